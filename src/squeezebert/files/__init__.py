@@ -1,0 +1,1 @@
+"""Tables of text, manifests, checksums and a stopwatch: what every room uses, free of torch."""

@@ -1,0 +1,21 @@
+"""The one exception family whose message is written for the user: it names the cause and the way out."""
+
+
+class SqueezeBertError(Exception):
+    """Something the user can mend. The command line prints its message without a traceback."""
+
+
+class TableError(SqueezeBertError):
+    """A table of text that cannot be read as it is: names the file, the line and the cause."""
+
+
+class DependencyError(SqueezeBertError):
+    """A package of an extra is needed and not installed: names the `pip install` that brings it."""
+
+
+class FolderError(SqueezeBertError):
+    """A checkpoint or exported folder that is missing, incomplete, damaged or of another kind."""
+
+
+class OptionError(SqueezeBertError):
+    """An option whose value cannot be used: names the option, the value and what is accepted."""

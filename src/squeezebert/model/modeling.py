@@ -1,0 +1,384 @@
+"""SqueezeBERT: embeddings, attention, grouped encoder and pooler, to be read top to bottom; heads are in `heads.py`.
+
+In: token ids (B, T). Out: hidden states (B, T, C). Serves training (finetune, distil, pretrain) and export.
+
+Legend: B batch, T tokens, C channels, E embedding channels, G groups, H heads, D channels of a head,
+N = B * T tokens of the whole batch. Layout is token-major, (B, T, C), throughout.
+
+Parameter names and shapes are those of transformers' SqueezeBERT, so that weights go both ways; what differs is how
+they are computed with. The architecture is Iandola et al. 2020 (arXiv 2006.11316); BERT is its case groups = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from squeezebert.model.bert import load_bert
+from squeezebert.model.configuration import SqueezeBertConfig
+
+
+def split_groups(x_BTC: Tensor, groups: int) -> Tensor:
+    """Return (B, T, C) as group-major (G, N, C / G).
+
+    A contiguous copy: it costs less than batched products on strided memory, forward and backward.
+    """
+    return x_BTC.reshape(-1, groups, x_BTC.shape[-1] // groups).transpose(0, 1).contiguous()
+
+
+def merge_groups(y_GNC: Tensor, leading: torch.Size) -> Tensor:
+    """Return group-major (G, N, C / G) as token-major (*leading, C)."""
+    return y_GNC.transpose(0, 1).reshape(*leading, -1)
+
+
+class GroupedLinear(nn.Module):
+    """A position-wise fully connected layer whose input and output channels are split into `groups` equal groups.
+
+    Computes what a Conv1d with kernel 1 and `groups` computes, with weights of the same shape
+    (C_out, C_in / G, 1), as a matrix product batched over groups: on CPUs a grouped Conv1d is several times slower.
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.groups = in_features, out_features, groups
+        self.weight = nn.Parameter(torch.empty(out_features, in_features // groups, 1))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    def forward(self, x: Tensor, group_major: bool = False) -> Tensor:
+        """Map (..., C_in) to (..., C_out), or, `group_major`, (G, N, C_in / G) to (G, N, C_out / G)."""
+        G = self.groups
+        if G == 1 and not group_major:
+            return F.linear(x, self.weight.squeeze(-1), self.bias)
+        x_GNC = x if group_major else split_groups(x, G)
+        w_GCC = self.weight.view(G, self.out_features // G, -1).transpose(1, 2)
+        y_GNC = torch.baddbmm(self.bias.view(G, 1, -1), x_GNC, w_GCC)
+        return y_GNC if group_major else merge_groups(y_GNC, x.shape[:-1])
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, groups={self.groups}"
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout with a faster mask on CPUs: torch's own takes an eighth of a CPU training step of SqueezeBERT.
+
+    It draws one 64-bit number for four elements instead of one for each; p is rounded to a multiple of 2**-16, and
+    the scale of what is kept uses the rounded p, so the expectation is exact.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        threshold = round(self.p * 2**16)
+        plain = input.device.type != "cpu" or self.inplace or torch.compiler.is_compiling()
+        if not self.training or plain or threshold in (0, 2**16):
+            return super().forward(input)
+        drawn = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = drawn.view(torch.int16)[: input.numel()].view(input.shape) >= threshold - 2**15
+        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - threshold))
+
+
+class SqueezeBertEmbeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, normalised; projected to C when E differs from C."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        E = cast(int, config.embedding_size)
+        self.word_embeddings = nn.Embedding(config.vocab_size, E, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, E)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, E)
+        self.LayerNorm = nn.LayerNorm(E, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.projection = nn.Linear(E, config.hidden_size) if config.hidden_size != E else None
+        self.position_ids = nn.Buffer(torch.arange(config.max_position_embeddings).expand((1, -1)), persistent=False)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        x_BTE = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        B, T = x_BTE.shape[:2]
+        if self.position_embeddings.num_embeddings < T:
+            raise ValueError(
+                f"{T} tokens, but the model has positions for {self.position_embeddings.num_embeddings}: "
+                "truncate the text (max_length of the tokenizer)"
+            )
+        if position_ids is None:
+            position_ids = self.position_ids[:, :T]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(B, T, dtype=torch.long, device=x_BTE.device)
+        x_BTE = x_BTE + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        x = self.dropout(self.LayerNorm(x_BTE))
+        return cast(Tensor, x if self.projection is None else self.projection(x))
+
+
+def eager_attention(
+    module: nn.Module,
+    query_BHTD: Tensor,
+    key_BHTD: Tensor,
+    value_BHTD: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention in plain products: returns the output (B, T, H, D) and the probabilities (B, H, T, T).
+
+    `attention_mask` is additive, or boolean with True where attention is allowed; it broadcasts to (B, H, T, T).
+    """
+    scores_BHTT = torch.matmul(query_BHTD * scaling, key_BHTD.transpose(2, 3))
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores_BHTT = scores_BHTT.masked_fill(~attention_mask, torch.finfo(scores_BHTT.dtype).min)
+    elif attention_mask is not None:
+        scores_BHTT = scores_BHTT + attention_mask
+    probabilities_BHTT = scores_BHTT.softmax(dim=-1)
+    if dropout:
+        probabilities_BHTT = cast(SqueezeBertSelfAttention, module).dropout(probabilities_BHTT)
+    return torch.matmul(probabilities_BHTT, value_BHTD).transpose(1, 2), probabilities_BHTT
+
+
+class SqueezeBertSelfAttention(nn.Module):
+    """Multi-head self-attention with grouped query, key and value; returns context and probabilities (or None)."""
+
+    def __init__(self, config: SqueezeBertConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        C = config.hidden_size
+        self.head_size = C // config.num_attention_heads
+        self.scaling = self.head_size**-0.5
+        self.is_causal = False
+        self.query = GroupedLinear(C, C, config.groups("q_groups", layer))
+        self.key = GroupedLinear(C, C, config.groups("k_groups", layer))
+        self.value = GroupedLinear(C, C, config.groups("v_groups", layer))
+        groups = {self.query.groups, self.key.groups, self.value.groups}
+        aligned = len(groups) == 1 and config.num_attention_heads % self.query.groups == 0
+        self.shared_groups = self.query.groups if aligned and self.query.groups > 1 else None
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
+
+    def forward(
+        self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        B, T, C = x_BTC.shape
+        if self.shared_groups:
+            # One split for all three, and each group makes whole heads: (G, N, C / G) -> (B, G, H / G, T, D)
+            x_GNC = split_groups(x_BTC, self.shared_groups)
+            query_BHTD, key_BHTD, value_BHTD = (
+                layer(x_GNC, group_major=True)
+                .view(self.shared_groups, B, T, -1, self.head_size)
+                .permute(1, 0, 3, 2, 4)
+                .reshape(B, -1, T, self.head_size)
+                for layer in (self.query, self.key, self.value)
+            )
+        else:
+            query_BHTD, key_BHTD, value_BHTD = (
+                layer(x_BTC).view(B, T, -1, self.head_size).transpose(1, 2)
+                for layer in (self.query, self.key, self.value)
+            )
+
+        implementation = self.config._attn_implementation
+        dropout = self.dropout.p if self.training else 0.0
+        # The fused kernel never holds the probabilities that are asked for, and on CPUs it has no dropout: torch
+        # falls back to plain products with a slower mask than ours
+        if implementation == "sdpa" and (kwargs.get("output_attentions") or (dropout and x_BTC.device.type == "cpu")):
+            implementation = "eager"
+        attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            implementation, eager_attention
+        )
+        context_BTHD, probabilities_BHTT = attend(
+            self,
+            query_BHTD,
+            key_BHTD,
+            value_BHTD,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=dropout,
+            **kwargs,
+        )
+        return context_BTHD.reshape(B, T, C), probabilities_BHTT
+
+
+class SqueezeBertResidual(nn.Module):
+    """Grouped layer, dropout, residual sum and LayerNorm: the end of both halves of a block."""
+
+    def __init__(self, config: SqueezeBertConfig, in_features: int, groups: int) -> None:
+        super().__init__()
+        self.conv1d = GroupedLinear(in_features, config.hidden_size, groups)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual_BTC: Tensor, group_major: bool = False) -> Tensor:
+        y = self.conv1d(x, group_major)
+        y_BTC = merge_groups(y, residual_BTC.shape[:-1]) if group_major else y
+        return cast(Tensor, self.layernorm(self.dropout(y_BTC) + residual_BTC))
+
+
+class SqueezeBertIntermediate(nn.Module):
+    """The widening half of the feed-forward network (FFN2 in the paper) and its activation."""
+
+    def __init__(self, config: SqueezeBertConfig, groups: int) -> None:
+        super().__init__()
+        self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, groups)
+        self.act = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor, group_major: bool = False) -> Tensor:
+        return cast(Tensor, self.act(self.conv1d(x, group_major)))
+
+
+class SqueezeBertLayer(GradientCheckpointingLayer):
+    """One block: attention and its output projection (FFN1), then the feed-forward network (FFN2, FFN3)."""
+
+    def __init__(self, config: SqueezeBertConfig, layer: int) -> None:
+        super().__init__()
+        C = config.hidden_size
+        self.attention = SqueezeBertSelfAttention(config, layer)
+        self.post_attention = SqueezeBertResidual(config, C, config.groups("post_attention_groups", layer))
+        self.intermediate = SqueezeBertIntermediate(config, config.groups("intermediate_groups", layer))
+        self.output = SqueezeBertResidual(config, config.intermediate_size, config.groups("output_groups", layer))
+
+    def forward(self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        context_BTC, _ = self.attention(x_BTC, attention_mask, **kwargs)
+        x_BTC = self.post_attention(context_BTC, x_BTC)
+        groups = self.intermediate.conv1d.groups
+        if groups == 1 or groups != self.output.conv1d.groups:
+            return cast(Tensor, self.output(self.intermediate(x_BTC), x_BTC))
+        # FFN2's group g feeds FFN3's group g: the wide middle never changes its layout
+        wide_GNC = self.intermediate(split_groups(x_BTC, groups), group_major=True)
+        return cast(Tensor, self.output(wide_GNC, x_BTC, group_major=True))
+
+
+class SqueezeBertEncoder(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(SqueezeBertLayer(config, i) for i in range(config.num_hidden_layers))
+
+    def forward(self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
+        for layer in self.layers:
+            x_BTC = layer(x_BTC, attention_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=cast(Any, x_BTC))
+
+
+class SqueezeBertPooler(nn.Module):
+    """The first token's state through a dense layer and tanh."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x_BTC[:, 0]))
+
+
+class SqueezeBertPreTrainedModel(PreTrainedModel):
+    """What all SqueezeBERT classes share: configuration, loading, initialisation."""
+
+    config_class = SqueezeBertConfig
+    config: SqueezeBertConfig
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    # Trainer would multiply the loss by process count and accumulation steps of a forward that takes **kwargs
+    accepts_loss_kwargs = False
+    _uses_pooler = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["SqueezeBertEmbeddings", "SqueezeBertLayer"]
+    _can_record_outputs = {
+        "hidden_states": SqueezeBertLayer,
+        "attentions": SqueezeBertSelfAttention,
+    }
+    _keys_to_ignore_on_load_unexpected = [r"position_ids"]
+
+    def __init__(self, config: SqueezeBertConfig, *args: Any, **kwargs: Any) -> None:
+        config.check_sizes()
+        super().__init__(config, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal weights of standard deviation `initializer_range`, zero biases, LayerNorms at identity."""
+        super()._init_weights(module)
+        if isinstance(module, GroupedLinear):
+            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(getattr(module, "decoder", None), nn.Linear):  # the masked-LM head's own bias
+            init.zeros_(cast(Tensor, module.bias))
+        elif isinstance(module, SqueezeBertEmbeddings):
+            init.copy_(module.position_ids, torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a SqueezeBERT checkpoint, or a BERT one as groups = 1, from a folder or a Hub id.
+
+        Arguments are transformers'. Raises `ValueError` for a checkpoint of another architecture.
+        """
+        loaded = load_bert(cls, pretrained_model_name_or_path, *args, **kwargs)
+        if loaded is None:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_unused()  # loading makes new, trainable parameters
+        return loaded
+
+    def freeze_unused(self) -> None:
+        """Exempt the pooler from training under a head that reads every token.
+
+        It stays in the checkpoint, as in published ones, but gets no gradient: distributed training would wait for it.
+        """
+        if not self._uses_pooler:
+            cast(SqueezeBertModel, self.base_model).pooler.requires_grad_(False)
+
+
+class SqueezeBertModel(SqueezeBertPreTrainedModel):
+    """Embeddings, encoder and pooler."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = SqueezeBertEmbeddings(config)
+        self.encoder = SqueezeBertEncoder(config)
+        self.pooler = SqueezeBertPooler(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = cast(nn.Embedding, value)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Return hidden states (B, T, C) and the pooled first token (B, C).
+
+        `attention_mask` (B, T) is 1 for text and 0 for padding. With `output_attentions=True`, `attentions` holds
+        each layer's probabilities (B, H, T, T).
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        x_BTC = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTC, attention_mask=attention_mask)
+        x_BTC = self.encoder(x_BTC, mask, **kwargs).last_hidden_state
+        return BaseModelOutputWithPooling(last_hidden_state=x_BTC, pooler_output=self.pooler(x_BTC))
