@@ -1,0 +1,1 @@
+"""Measuring latency, size and accuracy, and the report with its plots."""

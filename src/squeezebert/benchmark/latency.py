@@ -1,0 +1,64 @@
+"""Exported model files in, their latency at given lengths out. Serves the demo and `benchmarks/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from squeezebert.files.manifest import read_manifest
+from squeezebert.files.stopwatch import Timing, interleave
+from squeezebert.runtime.session import open_session
+
+# Token ids are drawn below this, so that every vocabulary has them
+_SMALLEST_VOCABULARY = 1000
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One ONNX file as it is meant to be run."""
+
+    path: Path
+    """The file."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """Graph optimisations that its manifest switches off."""
+
+
+def exported_files(folder: Path, name: str) -> dict[str, ModelFile]:
+    """Return the files of an exported folder under `name precision`."""
+    manifest = read_manifest(folder)
+    return {
+        f"{name} {precision}": ModelFile(folder / file.path, tuple(file.disabled_optimizers))
+        for precision, file in manifest.files.items()
+    }
+
+
+def measure_latency(
+    files: Mapping[str, ModelFile],
+    lengths: Sequence[int],
+    *,
+    threads: int = 1,
+    runs: int = 30,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[int, Timing]]:
+    """Time each file on one text of each length (in tokens), interleaved with the others: name -> length -> times.
+
+    All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to.
+    """
+    sessions = {name: open_session(file.path, threads, file.disabled_optimizers) for name, file in files.items()}
+    found: dict[str, dict[int, Timing]] = {name: {} for name in files}
+    for length in lengths:
+        report(f"timing {len(sessions)} files at {length} tokens, {runs} runs each")
+        things = {name: _runner(session, length) for name, session in sessions.items()}
+        for name, timing in interleave(things, runs).items():
+            found[name][length] = timing
+    return found
+
+
+def _runner(session: Any, length: int) -> Callable[[], object]:
+    ids = np.random.default_rng(length).integers(1, _SMALLEST_VOCABULARY, (1, length), dtype=np.int64)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    return lambda: session.run(None, inputs)

@@ -1,0 +1,148 @@
+"""The command line: one verb a function, one dataclass of options a verb, no logic.
+
+`squeezebert --help` reads the option dataclasses only, so that it answers at once; each verb imports what it runs.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from functools import partial
+from typing import Any, get_type_hints
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from squeezebert import __version__
+from squeezebert.data.options import DataOptions
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.errors import SqueezeBertError
+from squeezebert.training.options import FinetuneOptions
+from squeezebert.workflows.options import DemoOptions, EvaluationTable, ExportPlaces, PredictOptions, TrainPlaces
+
+
+def train(places: TrainPlaces, data: DataOptions, options: FinetuneOptions, command: str) -> None:
+    """Labelled text in, a trained checkpoint out."""
+    from squeezebert.workflows.train import train_table
+
+    say(train_table(places, data, options, command, say))
+
+
+def export(places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, command: str) -> None:
+    """A trained checkpoint in, files that run without torch out: ONNX in fp32 and int8, verified."""
+    from squeezebert.workflows.export import export_folder
+
+    say(export_folder(places, options, rows, say))
+
+
+def predict(options: PredictOptions, command: str) -> None:
+    """Texts in, labels with calibrated probabilities out; needs no torch."""
+    from squeezebert.workflows.predict import predict_table
+
+    summary = predict_table(options)
+    if summary:
+        say(summary)
+
+
+def demo(options: DemoOptions, command: str) -> None:
+    """The whole way on real text: finetune, squeeze, distil, export, measure, and a report to look at."""
+    from squeezebert.workflows.demo import run_demo
+
+    print(run_demo(options, command, say))
+
+
+# verb -> its function, and what its options are made of, in the order of the function's arguments
+VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
+    "train": (train, (TrainPlaces, DataOptions, FinetuneOptions)),
+    "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
+    "predict": (predict, (PredictOptions,)),
+    "demo": (demo, (DemoOptions,)),
+}
+# Options that are written without a name, first things first
+POSITIONAL = ("data", "checkpoint", "folder", "file")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0, 1 for an error that was explained, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    chosen = parser.parse_args(dashed(given))
+    verb: str = chosen.verb
+    function, parts = VERBS[verb]
+    try:
+        values = [part(**{f.name: chosen[verb][f.name] for f in fields(part)}) for part in parts]
+        function(*values, command=shlex.join(["squeezebert", *given]))
+    except SqueezeBertError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all verbs, made from their dataclasses."""
+    parser = ArgumentParser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subcommands(required=True, dest="verb")
+    for name, (function, parts) in VERBS.items():
+        summary = (function.__doc__ or "").strip()
+        verb = ArgumentParser(description=summary)
+        for part in parts:
+            add_options(verb, part)
+        verb.add_argument("--recipe", action="config", help="YAML file of options, by their names here.")
+        verbs.add_subcommand(name, verb, help=summary)
+    return parser
+
+
+def add_options(parser: ArgumentParser, options: type) -> None:
+    """Add an option for each field of a dataclass, its help from the docstring under the field."""
+    hints = get_type_hints(options)
+    group = parser.add_argument_group((options.__doc__ or "").strip().splitlines()[0].rstrip("."))
+    documented = field_docstrings(options)
+    for field in fields(options):
+        help_text = documented[field.name]
+        required = field.default is MISSING
+        if hints[field.name] is bool:
+            group.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                action=ActionYesNo(no_prefix="no-"),
+                default=field.default,
+                help=help_text,
+            )
+        elif field.name in POSITIONAL:
+            group.add_argument(field.name, type=hints[field.name], help=help_text)
+        else:
+            extra: dict[str, Any] = {"required": True} if required else {"default": field.default}
+            flag = f"--{field.name.replace('_', '-')}"
+            group.add_argument(flag, type=hints[field.name], help=help_text, **extra)
+
+
+def field_docstrings(options: type) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass and of those it is made from."""
+    from docstring_parser import parse_from_object
+
+    found = {}
+    for one in reversed(options.__mro__[:-1]):
+        found.update(
+            {entry.args[1]: " ".join((entry.description or "").split()) for entry in parse_from_object(one).params}
+        )
+    return found
+
+
+def dashed(arguments: Sequence[str]) -> list[str]:
+    """Accept `--max_length` for `--max-length`, as recipes and Python spell it."""
+    changed = []
+    for argument in arguments:
+        name, sign, value = argument.partition("=")
+        changed.append(name.replace("_", "-") + sign + value if name.startswith("--") else argument)
+    return changed
+
+
+say = partial(print, file=sys.stderr, flush=True)

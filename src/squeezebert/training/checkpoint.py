@@ -1,0 +1,72 @@
+"""What a finished run leaves beside the weights: the record and the evaluation rows that export verifies on.
+
+`squeezebert.json` says task, labels, limits, calibration and results; `evaluation.jsonl` holds the held-out rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from squeezebert import __version__
+from squeezebert.data.calibration import Calibration
+from squeezebert.data.examples import Example, LabelledData
+from squeezebert.training.options import FinetuneOptions
+
+RECORD = "squeezebert.json"
+EVALUATION = "evaluation.jsonl"
+FORMAT = 1
+# What a run writes into its folder; nothing else there is ours to delete
+_WRITTEN = (RECORD, EVALUATION, "README.md", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+
+
+def write_record(
+    output: Path,
+    data: LabelledData,
+    options: FinetuneOptions,
+    max_length: int,
+    metrics: dict[str, float],
+    calibration: Calibration,
+    command: str,
+    base: str,
+) -> None:
+    """Write the evaluation rows, then the record; a folder with a record is complete."""
+    rows = (_row(example) for example in data.evaluation)
+    _replace(output / EVALUATION, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    record = {
+        "format": FORMAT,
+        "task": data.task,
+        "labels": list(data.labels),
+        "max_length": max_length,
+        "text_columns": {"text": data.columns.text, "text_pair": data.columns.text_pair},
+        "calibration": asdict(calibration),
+        "thresholds": calibration.thresholds,
+        "metrics": metrics,
+        "base": base,
+        "command": command,
+        "options": asdict(options),
+        "data": data.report.to_dict(),
+        "squeezebert_version": __version__,
+    }
+    _replace(output / RECORD, [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
+
+
+def clear_checkpoint(folder: Path) -> None:
+    """Delete what an earlier run wrote into `folder`, and nothing else."""
+    for name in _WRITTEN:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _row(example: Example) -> dict[str, Any]:
+    label = list(example.label) if isinstance(example.label, tuple) else example.label
+    return {"text": example.text, "text_pair": example.text_pair, "label": label}
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+    part.replace(path)

@@ -1,0 +1,299 @@
+"""Labelled examples and a base checkpoint in, a trained checkpoint with its record out.
+
+Serves `squeezebert train` and the demo. A killed run goes on where it was when the same call is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from squeezebert.data.batches import tokenise
+from squeezebert.data.calibration import Calibration, calibrate
+from squeezebert.data.examples import LabelledData, encode_targets
+from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.training.card import write_card
+from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
+from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.training.trainer import DistilTrainer, Progress, Report
+
+PROGRESS_FOLDER = ".training"
+MARKER = "fingerprint"
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a finished run found."""
+
+    checkpoint: Path
+    """The folder with model, tokenizer, record and card."""
+    metrics: dict[str, float]
+    """Scores on the evaluation rows, of the weights that were kept."""
+    calibration: Calibration
+    """Temperature, thresholds and calibration errors."""
+    steps: int
+    """Optimiser steps that were taken."""
+    truncated: int
+    """Training texts that were cut to `max_length`."""
+
+
+def load_base(base: str | Path, data: LabelledData) -> Any:
+    """Load a checkpoint folder or Hub id as a classifier for the labels of `data`.
+
+    Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that is not BERT's.
+    """
+    names = data.labels or ("value",)
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # a head that starts from nothing is what was asked for
+    try:
+        return SqueezeBertForSequenceClassification.from_pretrained(
+            str(base),
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+            problem_type=PROBLEM_TYPES[data.task],
+            ignore_mismatched_sizes=True,
+        )
+    except OSError as error:
+        raise FolderError(
+            f"{base}: no checkpoint there. --base takes a folder with config.json and weights, or the id of a "
+            f"model on the Hugging Face Hub, which has to be reachable ({_first_line(error)})"
+        ) from error
+    except ValueError as error:
+        raise OptionError(f"--base {base}: {error}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def load_tokenizer(base: str | Path) -> Any:
+    """Load a checkpoint's tokenizer. Raises `FolderError` when it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{base}: no tokenizer there; copy its tokenizer.json beside the weights") from error
+
+
+def finetune(
+    data: LabelledData,
+    base: str | Path,
+    output: Path,
+    options: FinetuneOptions,
+    *,
+    model: Any = None,
+    teacher: Any = None,
+    distil: DistilOptions | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    report: Report = lambda line: None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> FinetuneResult:
+    """Train a classifier on `data` and write it to `output`.
+
+    `base` is a checkpoint folder or Hub id; with `model`, that model is trained instead and `base` gives the
+    tokenizer. With `teacher`, the model also learns from its answers, as `distil` says. `command` is recorded in the
+    model card; `report` gets lines of progress.
+
+    A run that was killed is continued by the same call; with other options or data it is refused.
+    Raises `FolderError` for an output that holds something else, and what `load_base` and `load_tokenizer` raise.
+    """
+    metric = _metric(options, data)
+    work = output / PROGRESS_FOLDER
+    fingerprint = _fingerprint(data, base, options, distil)
+    if not overwrite:
+        _check_output(output, work, fingerprint)
+    transformers.set_seed(options.seed)
+    if model is None:
+        model = load_base(base, data)
+    tokenizer = load_tokenizer(base)
+    # Nothing is touched before this point: a call that cannot work leaves no trace
+    if overwrite:
+        clear_checkpoint(output)
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / MARKER).write_text(fingerprint)
+    if options.dropout is not None:
+        _set_dropout(model, options.dropout)
+    max_length = min(options.max_length, model.config.max_position_embeddings)
+    if options.freeze_embeddings:
+        model.base_model.embeddings.requires_grad_(False)
+
+    train = tokenise(tokenizer, data.train, max_length, encode_targets(data.train, data.task, data.labels))
+    evaluation = tokenise(
+        tokenizer, data.evaluation, max_length, encode_targets(data.evaluation, data.task, data.labels)
+    )
+    report(
+        f"{len(train)} texts to train on ({train.tokens} tokens, {train.truncated} cut to {max_length}), "
+        f"{len(evaluation)} to evaluate on"
+    )
+
+    def scores(prediction: Any) -> dict[str, float]:
+        logits = _finite(prediction.predictions)
+        return score(probabilities_of(logits, data.task), prediction.label_ids, data.task)
+
+    kind: Callable[..., Trainer] = Trainer
+    if teacher is not None:
+        distilling = {"teacher": teacher, "distil": distil or DistilOptions(), "task": data.task}
+        kind = lambda *args, **kwargs: DistilTrainer(*args, **distilling, **kwargs)  # noqa: E731
+    trainer = kind(
+        model=model,
+        args=_arguments(options, work, len(train), metric),
+        train_dataset=train,
+        eval_dataset=evaluation,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=scores,
+        callbacks=[Progress(report, metric), *callbacks],
+    )
+    if options.patience:
+        trainer.add_callback(EarlyStoppingCallback(options.patience))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+
+    prediction = trainer.predict(evaluation, metric_key_prefix="final")
+    # Not in the order of the rows: evaluation is grouped by length as well
+    logits, targets = _finite(prediction.predictions), np.asarray(prediction.label_ids)
+    calibration = calibrate(logits, targets, data.task)
+    thresholds = None if calibration.thresholds is None else np.array(calibration.thresholds)
+    metrics = score(probabilities_of(logits, data.task, calibration.temperature), targets, data.task, thresholds)
+    if trainer.is_world_process_zero():
+        steps = trainer.state.global_step
+        _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base)
+        shutil.rmtree(work)
+    else:
+        steps = trainer.state.global_step
+    return FinetuneResult(output, metrics, calibration, steps, train.truncated)
+
+
+def _set_dropout(model: Any, dropout: float) -> None:
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = dropout
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+
+
+def _metric(options: FinetuneOptions, data: LabelledData) -> str:
+    metric = options.metric or MAIN_METRIC[data.task]
+    if metric not in METRICS[data.task]:
+        raise OptionError(f"--metric {metric}: a {data.task} task has {', '.join(METRICS[data.task])}")
+    return metric
+
+
+def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> TrainingArguments:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps_an_epoch = max(1, math.ceil(rows / (options.batch_size * options.accumulate * processes)))
+    # Evaluated and saved once an epoch, or more often where epochs are long, in equal parts
+    every = math.ceil(steps_an_epoch / math.ceil(steps_an_epoch / options.save_every))
+    total = math.ceil(steps_an_epoch * options.epochs)
+    return TrainingArguments(
+        output_dir=str(work),
+        learning_rate=options.learning_rate,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=max(options.batch_size, 32),
+        gradient_accumulation_steps=options.accumulate,
+        weight_decay=options.weight_decay,
+        warmup_steps=round(options.warmup * total),
+        lr_scheduler_type="linear",
+        seed=options.seed,
+        data_seed=options.seed,
+        bf16=options.precision == "bf16",
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=metric not in LOWER_IS_BETTER,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, min(50, every)),
+        disable_tqdm=True,
+        report_to=options.report_to,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        label_names=["labels"],
+    )
+
+
+def _finite(predictions: Any) -> np.ndarray:
+    logits: np.ndarray = np.asarray(predictions)
+    if not np.isfinite(logits).all():
+        raise OptionError("training diverged: the model's answers are not numbers any more; lower --learning-rate")
+    return logits
+
+
+def _fingerprint(data: LabelledData, base: str | Path, options: FinetuneOptions, distil: Any) -> str:
+    digest = hashlib.sha256()
+    told = {**asdict(options), "base": str(base), "distil": None if distil is None else asdict(distil)}
+    told.pop("report_to")
+    digest.update(json.dumps([told, data.task, data.labels], sort_keys=True).encode())
+    for example in (*data.train, *data.evaluation):
+        digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _check_output(output: Path, work: Path, fingerprint: str) -> None:
+    """Accept a folder that is new, empty, or that of the same run cut off."""
+    if output.is_file():
+        raise FolderError(f"{output} is a file; --output takes a folder")
+    if (output / RECORD).exists():
+        raise FolderError(f"{output} holds a finished model already: choose another --output, or --overwrite it")
+    if output.is_dir() and not work.is_dir() and any(output.iterdir()):
+        raise FolderError(f"{output} is not empty and holds no training run: choose another --output")
+    marker = work / MARKER
+    if marker.exists() and marker.read_text() != fingerprint:
+        raise FolderError(
+            f"{output} holds a run that was cut off, with other data or options: repeat its command to finish it, "
+            "choose another --output, or --overwrite it"
+        )
+
+
+def _write(
+    output: Path,
+    trainer: Trainer,
+    tokenizer: Any,
+    data: LabelledData,
+    options: FinetuneOptions,
+    max_length: int,
+    metrics: dict[str, float],
+    calibration: Calibration,
+    command: str,
+    base: str | Path,
+) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    write_card(output, data, options, metrics, calibration, command, str(base))
+    # The record comes last: a folder that has it is complete
+    write_record(output, data, options, max_length, metrics, calibration, command, str(base))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,78 @@
+"""A checkpoint in, an exported folder and a summary for people out: the job behind `squeezebert export`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from squeezebert.data.examples import Example, read_examples
+from squeezebert.data.options import DataOptions
+from squeezebert.export.checkpoint import read_checkpoint
+from squeezebert.export.exporter import ExportReport, export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.errors import TableError
+from squeezebert.files.manifest import Verification
+from squeezebert.workflows.options import EvaluationTable, ExportPlaces
+
+
+def export_folder(
+    places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, report: Callable[[str], None]
+) -> str:
+    """Export a checkpoint, verified on the rows of a table or on those that training held out; return a summary.
+
+    Raises `ExportRefused` when the int8 file loses too much, and the errors of reading the folder or the table.
+    """
+    checkpoint = Path(places.checkpoint)
+    examples = None if rows.eval is None else _examples(checkpoint, rows, report)
+    return summary(export_checkpoint(checkpoint, Path(places.output), options, examples, report))
+
+
+def evaluation_row(example: Example) -> dict[str, Any]:
+    """Return an example as the export takes it."""
+    label = list(example.label) if isinstance(example.label, tuple) else example.label
+    return {"text": example.text, "text_pair": example.text_pair, "label": label}
+
+
+def _examples(checkpoint: Path, rows: EvaluationTable, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    source = read_checkpoint(checkpoint)
+    options = DataOptions(
+        text=rows.text,
+        text_pair=rows.text_pair,
+        label=rows.label,
+        label_separator=rows.label_separator,
+        encoding=rows.encoding,
+        skip_bad_rows=rows.skip_bad_rows,
+    )
+    skipped: list[TableError] = []
+    read = read_examples(str(rows.eval), options, task=source.task, labels=source.labels, on_skip=skipped.append)
+    examples = [evaluation_row(example) for example in read]
+    for error in skipped[:3]:
+        report(f"skipped: {error}")
+    if skipped:
+        report(f"skipped {len(skipped)} rows in all")
+    if not examples:
+        raise TableError(f"{rows.eval}: no usable rows to verify the export on")
+    return examples
+
+
+def describe(found: Verification) -> str:
+    """Say how a file's answers compare: with torch (fp32) or fp32 (int8), and with the labels where there are any."""
+    told = f"agreement {found.agreement:.4f} on {found.rows} {found.source}"
+    if found.accuracy is None:
+        return f"{told}; {found.reason}"
+    told += f", {found.metric} {found.accuracy:.4f}"
+    if found.accuracy_interval is not None:
+        told += " (95 % interval {:.4f} to {:.4f})".format(*found.accuracy_interval)
+    return told
+
+
+def summary(report: ExportReport) -> str:
+    """Say what was written, how well it answers, and the command that comes next."""
+    lines = [f"warning: {warning}" for warning in report.warnings]
+    for precision, file in report.manifest.files.items():
+        found = report.manifest.verification[precision]
+        lines.append(f"{precision}: {file.path}, {file.bytes / 1e6:.1f} MB; {describe(found)}")
+    folder = shlex.quote(str(report.output))
+    return "\n".join([*lines, f"written: {report.output}", f"next: squeezebert predict {folder} FILE"])

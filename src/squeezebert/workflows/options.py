@@ -1,0 +1,101 @@
+"""Options of the whole jobs, light enough for `--help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from squeezebert.files.errors import OptionError
+
+
+@dataclass(frozen=True)
+class TrainPlaces:
+    """What `train` reads and writes."""
+
+    data: str
+    """Table of labelled text: CSV, TSV, JSON lines, Parquet, a folder with a folder per label, a saved or Hub
+    dataset."""
+    output: str
+    """Folder for the trained model."""
+    base: str = "squeezebert/squeezebert-uncased"
+    """Checkpoint to start from: a folder or a Hub id of the SqueezeBERT or BERT architecture."""
+    overwrite: bool = False
+    """Replace a model that the output folder holds already."""
+
+
+@dataclass(frozen=True)
+class ExportPlaces:
+    """What `export` reads and writes."""
+
+    checkpoint: str
+    """Folder of a trained model."""
+    output: str
+    """Folder for the exported model."""
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """Labelled rows to verify an export on; by default the rows that training held out."""
+
+    eval: str | None = None
+    """Table of labelled rows, in any format that `train` reads."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    text_pair: str | None = None
+    """Column of the second text, for a model of pairs."""
+    label: str | None = None
+    """Column of the label, or several 0/1 columns separated by commas."""
+    label_separator: str | None = None
+    """What separates the labels in a cell that names several."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be used, instead of stopping at the first."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to read, with which model, and how to answer."""
+
+    folder: str
+    """Exported model."""
+    file: str
+    """Table or text file to read; - for standard input: JSON lines, or one text a line."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    text_pair: str | None = None
+    """Column of the second text, for a model of pairs."""
+    output: str = "-"
+    """File for the answers; - for standard output."""
+    format: Literal["jsonl", "csv"] = "jsonl"
+    """JSON lines with all probabilities, or CSV with the decision."""
+    top: int | None = None
+    """Probabilities an answer lists, largest first; all by default."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    batch_size: int | None = None
+    """Texts a batch. By default int8 takes one at a time, so that an answer never depends on its neighbours."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "threads", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Where the demo writes, and how much it may use."""
+
+    output: str = "squeezebert-demo"
+    """Folder for the models, the report (report.html) and the numbers (demo.json)."""
+    threads: int | None = None
+    """Threads of training; all cores by default. Latency is always measured on one."""
+    seed: int = 42
+    """Seed of the split, of initial weights and of the order of rows."""

@@ -1,0 +1,225 @@
+"""Finetuning on a tiny model: what it writes, that it resumes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from squeezebert.data.examples import load_labelled
+from squeezebert.data.options import DataOptions
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.training.finetune import PROGRESS_FOLDER, finetune
+from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.training.squeeze import PAPER_GROUPS, squeeze
+
+FAST = {"learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3}
+
+
+@pytest.fixture
+def topics(topic_table):
+    return load_labelled(topic_table, DataOptions(eval_fraction=0.3))
+
+
+def test_a_run_learns_and_leaves_a_complete_checkpoint(topics, tiny_base, tmp_path):
+    output = tmp_path / "model"
+    lines: list[str] = []
+    result = finetune(
+        topics,
+        tiny_base,
+        output,
+        FinetuneOptions(epochs=12, **FAST),
+        command="squeezebert train x",
+        report=lines.append,
+    )
+    assert result.metrics["accuracy"] > 0.8  # chance is a third
+    assert set(result.metrics) == {"accuracy", "macro_f1", "matthews"}
+    assert not (output / PROGRESS_FOLDER).exists()
+    record = json.loads((output / "squeezebert.json").read_text())
+    assert record["labels"] == ["money", "sport", "stage"]
+    assert record["metrics"] == result.metrics
+    assert record["text_columns"] == {"text": "message", "text_pair": None}
+    card = (output / "README.md").read_text()
+    assert "squeezebert train x" in card
+    assert f"| accuracy | {result.metrics['accuracy']:.4f} |" in card
+    rows = [json.loads(line) for line in (output / "evaluation.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [example.text for example in topics.evaluation]
+    assert any("evaluation rows" in line for line in lines)
+
+    # The weights in the folder are those that were scored
+    model = SqueezeBertForSequenceClassification.from_pretrained(output)
+    assert model.config.id2label == {0: "money", 1: "sport", 2: "stage"}
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    batch = tokenizer([row["text"] for row in rows], padding=True, truncation=True, max_length=24, return_tensors="pt")
+    with torch.no_grad():
+        chosen = model(**batch).logits.argmax(-1).tolist()
+    right = [model.config.id2label[i] == row["label"] for i, row in zip(chosen, rows, strict=True)]
+    assert np.mean(right) == pytest.approx(result.metrics["accuracy"])
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(TrainerCallback):
+    """Ends the process at a step, as far as a test can."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def test_a_killed_run_resumes_to_the_same_weights(topics, tiny_base, tmp_path):
+    options = FinetuneOptions(epochs=3, patience=2, **FAST)
+    whole = finetune(topics, tiny_base, tmp_path / "whole", options)
+    for step in (2, 17):  # before the first save, and after one
+        with pytest.raises(Killed):
+            finetune(topics, tiny_base, tmp_path / "cut", options, callbacks=[KillAt(step)])
+    lines: list[str] = []
+    resumed = finetune(topics, tiny_base, tmp_path / "cut", options, report=lines.append)
+    assert any("resuming at step" in line for line in lines)
+    assert resumed.metrics == whole.metrics
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_same_seed_same_weights_and_another_seed_others(topics, tiny_base, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        finetune(topics, tiny_base, tmp_path / name, FinetuneOptions(epochs=1, **FAST | {"seed": seed}))
+    a, b, c = (load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in "abc")
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_an_output_that_holds_something_is_left_alone(topics, tiny_base, tmp_path):
+    options = FinetuneOptions(epochs=1, **FAST)
+    done = tmp_path / "done"
+    finetune(topics, tiny_base, done, options)
+    weights = (done / "model.safetensors").read_bytes()
+    with pytest.raises(FolderError, match=r"done holds a finished model already.*--overwrite"):
+        finetune(topics, tiny_base, done, options)
+    assert (done / "model.safetensors").read_bytes() == weights
+    (done / "mine.txt").write_text("keep")
+    finetune(topics, tiny_base, done, FinetuneOptions(epochs=1, **FAST | {"seed": 9}), overwrite=True)
+    assert (done / "model.safetensors").read_bytes() != weights
+    assert (done / "mine.txt").read_text() == "keep"
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("precious")
+    with pytest.raises(FolderError, match="not empty"):
+        finetune(topics, tiny_base, other, options)
+    with pytest.raises(FolderError, match=r"thesis\.txt is a file"):
+        finetune(topics, tiny_base, other / "thesis.txt", options)
+
+
+def test_a_cut_run_with_other_options_is_refused(topics, tiny_base, tmp_path):
+    with pytest.raises(Killed):
+        finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=2, **FAST), callbacks=[KillAt(1)])
+    with pytest.raises(FolderError, match="with other data or options"):
+        finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=3, **FAST))
+
+
+def test_early_stopping_ends_a_run_that_does_not_get_better(topics, tiny_base, tmp_path):
+    still = FAST | {"learning_rate": 1e-12}
+    result = finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=20, patience=2, **still))
+    steps_an_epoch = math.ceil(len(topics.train) / 8)
+    assert result.steps == 3 * steps_an_epoch  # the first evaluation, and two without improvement
+
+
+def test_frozen_embeddings_stay_and_dropout_is_set(topics, tiny_base, tmp_path):
+    finetune(
+        topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=1, freeze_embeddings=True, dropout=0.25, **FAST)
+    )
+    before = load_file(tiny_base / "model.safetensors")["embeddings.word_embeddings.weight"]
+    after = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert torch.equal(after.transformer.embeddings.word_embeddings.weight, before)
+    assert after.config.hidden_dropout_prob == 0.25
+
+
+def test_several_labels_get_thresholds(tiny_base, tmp_path):
+    pairs = [
+        ("goal", "sport", "bank", "money"),
+        ("goal", "sport", "team", "sport"),
+        ("film", "stage", "bank", "money"),
+    ]
+    rows = [{"text": f"{a} {b} {n}", "labels": sorted({x, y})} for n, (a, x, b, y) in enumerate(pairs * 20)]
+    rows.append({"text": "the very good law", "labels": []})
+    table = tmp_path / "several.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_labelled(table, DataOptions(eval_fraction=0.3))
+    assert data.task == "multi_label"
+    result = finetune(data, tiny_base, tmp_path / "model", FinetuneOptions(epochs=8, **FAST))
+    assert result.metrics["micro_f1"] > 0.8
+    assert len(result.calibration.thresholds) == 3
+    assert json.loads((tmp_path / "model" / "squeezebert.json").read_text())["thresholds"] == list(
+        result.calibration.thresholds
+    )
+
+
+def test_a_number_is_learned_from_pairs(tiny_base, tmp_path):
+    rows = [
+        {"sentence1": f"good {n}", "sentence2": "good" if n % 2 else "bad", "score": n % 2 + 0.5} for n in range(60)
+    ]
+    table = tmp_path / "pairs.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_labelled(table, DataOptions(eval_fraction=0.3))
+    result = finetune(data, tiny_base, tmp_path / "model", FinetuneOptions(epochs=6, **FAST))
+    assert set(result.metrics) == {"pearson", "spearman", "mean_squared_error"}
+    assert result.metrics["pearson"] > 0.8
+    assert result.calibration.temperature == 1
+
+
+def test_a_metric_of_another_task_is_named(topics, tiny_base, tmp_path):
+    with pytest.raises(OptionError, match=r"--metric pearson: a single_label task has accuracy"):
+        finetune(topics, tiny_base, tmp_path, FinetuneOptions(metric="pearson"))
+
+
+def test_a_base_that_is_not_there_or_not_bert_is_named(topics, tmp_path):
+    import transformers
+
+    with pytest.raises(FolderError, match=r"nowhere: no checkpoint there"):
+        finetune(topics, tmp_path / "nowhere", tmp_path / "a", FinetuneOptions())
+    assert not (tmp_path / "a").exists()  # so that the corrected command is not taken for another run
+    transformers.DistilBertConfig().save_pretrained(tmp_path / "distil")
+    with pytest.raises((OptionError, FolderError), match="distil"):
+        finetune(topics, tmp_path / "distil", tmp_path / "b", FinetuneOptions())
+
+
+def test_a_student_learns_from_its_teacher_alone(topics, tiny_base, tmp_path):
+    """With alpha = 1 labels do not count: answers come closer to the teacher's, whatever they are."""
+    finetune(topics, tiny_base, tmp_path / "teacher", FinetuneOptions(epochs=6, **FAST))
+    teacher = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    student = squeeze(teacher, PAPER_GROUPS)
+    ids = torch.randint(5, 100, (16, 12), generator=torch.Generator().manual_seed(0))
+
+    def distance(model):
+        with torch.no_grad():
+            answers = [m.eval()(ids, attention_mask=torch.ones_like(ids)).logits.softmax(-1) for m in (model, teacher)]
+        return (answers[0] - answers[1]).abs().mean().item()
+
+    before = distance(student)
+    finetune(
+        topics,
+        tmp_path / "teacher",
+        tmp_path / "student",
+        FinetuneOptions(epochs=15, dropout=0.0, **FAST),
+        model=student,
+        teacher=teacher,
+        distil=DistilOptions(alpha=1.0, hidden_weight=1.0),
+    )
+    student = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "student")
+    assert student.config.groups("intermediate_groups", 0) == 4
+    assert distance(student) < before / 2
