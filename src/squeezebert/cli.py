@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from functools import partial
 from typing import Any, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -145,4 +144,6 @@ def dashed(arguments: Sequence[str]) -> list[str]:
     return changed
 
 
-say = partial(print, file=sys.stderr, flush=True)
+def say(line: str) -> None:
+    """Tell the person at the terminal; answers alone go to standard output."""
+    print(line, file=sys.stderr, flush=True)

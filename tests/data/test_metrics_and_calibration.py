@@ -73,6 +73,13 @@ def test_the_temperature_that_was_put_in_is_found(task, factor):
         assert found.error_before > 3 * found.error_after
 
 
+def test_a_few_rows_without_error_do_not_make_the_model_certain():
+    logits = np.eye(3)[[0, 1, 2] * 4] * 5.0
+    found = calibrate(logits, np.array([0, 1, 2] * 4), "single_label")
+    probability = probabilities_of(logits, "single_label", found.temperature).max()
+    assert probability == pytest.approx(1 - 1 / 14, abs=1e-3)
+
+
 def test_calibration_error_by_hand():
     # two bins: confidence 0.9 with 1 of 2 right, confidence 0.6 with 2 of 2 right
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])

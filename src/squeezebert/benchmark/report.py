@@ -60,15 +60,15 @@ class Report:
     """Data, seed, machine, versions, command: whatever a reader needs to repeat it."""
 
 
-def header(rows: Sequence[Row], baseline: str) -> list[str]:
+def header(rows: Sequence[Row]) -> list[str]:
     """Return the heads of the columns."""
     lengths = sorted(rows[0].latency)
     return [
         "model",
         "accuracy (95 % interval)",
         "size, MB",
-        *(f"ms at {tokens} tokens" for tokens in lengths),
-        *(f"{baseline} / this, {tokens}" for tokens in lengths),
+        *(f"ms, {tokens} tokens" for tokens in lengths),
+        *(f"speed-up, {tokens}" for tokens in lengths),
     ]
 
 
@@ -89,8 +89,8 @@ def cells(row: Row) -> list[str]:
 
 
 def text_table(rows: Sequence[Row], baseline: str) -> str:
-    """Return the table in aligned columns, numbers to the right."""
-    lines = [header(rows, baseline), *(cells(row) for row in rows)]
+    """Return the table in aligned columns, numbers to the right, and what its speed-ups are relative to."""
+    lines = [header(rows), *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
 
     def aligned(line: Sequence[str]) -> str:
@@ -99,10 +99,11 @@ def text_table(rows: Sequence[Row], baseline: str) -> str:
         return "  ".join([*left, *right]).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([aligned(lines[0]), rule, *map(aligned, lines[1:])])
+    note = f"latency: median, one thread, batch 1; speed-up: {baseline}'s latency divided by the file's"
+    return "\n".join([aligned(lines[0]), rule, *map(aligned, lines[1:]), "", note])
 
 
-def plot_svg(rows: Sequence[Row], tokens: int, baseline: str) -> str:
+def plot_svg(rows: Sequence[Row], tokens: int) -> str:
     """Return an SVG picture of accuracy against latency at one length, with its intervals.
 
     Files of random weights have no accuracy: they are lines at their latency.
@@ -150,11 +151,8 @@ def plot_svg(rows: Sequence[Row], tokens: int, baseline: str) -> str:
         axes.set_ylabel("accuracy on the evaluation rows, %")
         shown = sorted({row.latency[tokens].median_ms for row in rows})
         axes.set_xlim(shown[0] / 1.6, shown[-1] * 1.4)
-        ticks = [
-            tick
-            for tick in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500)
-            if shown[0] / 1.6 <= tick <= shown[-1] * 1.4
-        ]
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500) if low <= tick <= high]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.grid(alpha=0.25)
@@ -200,6 +198,7 @@ _PAGE = """<!doctype html>
 {% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table></div>
+<p>Latency: median for one text on one thread. Speed-up: {{ report.baseline }}'s latency divided by the file's.</p>
 <figure>{{ plot | safe }}
 <figcaption>Higher and further left is better. Bars are 95 % intervals of the accuracy.</figcaption></figure>
 <h2>Three sentences, answered by the int8 student</h2>
@@ -225,7 +224,7 @@ def html_page(report: Report, tokens: int) -> str:
     template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
     return template.render(
         report=report,
-        heads=header(report.rows, report.baseline),
+        heads=header(report.rows),
         lines=[cells(row) for row in report.rows],
-        plot=plot_svg(report.rows, tokens, report.baseline),
+        plot=plot_svg(report.rows, tokens),
     )

@@ -34,23 +34,30 @@ class Calibration:
     """Of several labels, each applies from this probability on; None for other tasks."""
 
 
-def negative_log_likelihood(logits: np.ndarray, targets: np.ndarray, task: Task, temperature: float) -> float:
-    """Mean negative log-likelihood of the targets, of rows (single-label) or of rows and labels (multi-label)."""
-    scaled = logits.astype(np.float64) / temperature
-    if task == "single_label":
-        return float(-log_softmax(scaled, axis=-1)[np.arange(len(targets)), targets].mean())
-    return float(-(targets * log_expit(scaled) + (1 - targets) * log_expit(-scaled)).mean())
-
-
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, task: Task) -> float:
-    """Return the temperature with the least negative log-likelihood on these rows; 1 for regression."""
+    """Return the temperature with the least cross-entropy on these rows; 1 for regression.
+
+    Targets are smoothed by one row for and one against, as Platt 1999 does: rows that are all answered rightly would
+    otherwise call for boundless certainty.
+    """
     if task == "regression" or len(targets) == 0:
         return 1.0
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(logits, targets, task, float(np.exp(log_t))),
-        bounds=_LOG_TEMPERATURE_BOUNDS,
-        method="bounded",
-    )
+    doubt = 1 / (len(targets) + 2)
+    wide = logits.astype(np.float64)
+    if task == "single_label":
+        others = max(wide.shape[1] - 1, 1)
+        smooth = np.full(wide.shape, doubt / others)
+        smooth[np.arange(len(targets)), targets] = 1 - doubt
+    else:
+        smooth = targets * (1 - 2 * doubt) + doubt
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = wide / np.exp(log_temperature)
+        if task == "single_label":
+            return float(-(smooth * log_softmax(scaled, axis=-1)).sum(-1).mean())
+        return float(-(smooth * log_expit(scaled) + (1 - smooth) * log_expit(-scaled)).mean())
+
+    found = minimize_scalar(cross_entropy, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
     return float(np.exp(found.x))
 
 

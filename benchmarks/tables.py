@@ -1,0 +1,87 @@
+"""Write the tables of README.md and docs/results.md from the recorded results.
+
+python benchmarks/tables.py [--check]     with --check, only say whether they are up to date (exit status 1 if not)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def demo_table(record: dict[str, Any]) -> str:
+    lengths = list(record["rows"][0]["latency"])
+    heads = ["model", "accuracy (95 % interval)", "MB"]
+    heads += [f"ms, {n} tokens" for n in lengths] + [f"speed-up, {n}" for n in lengths]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 2 + "---:|" * (len(heads) - 2)]
+    for row in record["rows"]:
+        accuracy = "random weights"
+        if row["accuracy"] is not None:
+            low, high = row["interval"]
+            accuracy = f"{100 * row['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        cells = [f"{row['model']} {row['precision']}", accuracy, f"{row['megabytes']:.1f}"]
+        cells += [f"{row['latency'][n]['median_ms']:.2f}" for n in lengths]
+        cells += [f"{row['speedup'][n]:.1f}x" for n in lengths]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"Speed-up is over {record['baseline']} in the same engine and run, one thread. {made_on(record)}"]
+    return "\n".join(lines)
+
+
+def train_step_table(record: dict[str, Any]) -> str:
+    lines = ["| model | median, ms | fastest and slowest tenth | ours is faster by | aim |", "|---|---:|---:|---:|---:|"]
+    for name, timing in record["timings"].items():
+        ratio, aim = record["ratios"].get(name), record["aims"].get(name)
+        spread = f"{timing['low_ms']:.0f} to {timing['high_ms']:.0f}"
+        lines.append(
+            f"| {name} | {timing['median_ms']:.0f} | {spread} | "
+            + (f"{ratio:.2f}x | {aim}x |" if ratio is not None else "| |")
+        )
+    lines += ["", f"`{record['command']}`, {record['threads']} threads. {made_on(record)}"]
+    return "\n".join(lines)
+
+
+def made_on(record: dict[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    return (
+        f"Measured on {machine['processor']}, {machine['cores']} cores, with torch {versions['torch']}, "
+        f"onnxruntime {versions['onnxruntime']}."
+    )
+
+
+TABLES = {"demo": demo_table, "train_step": train_step_table}
+
+
+def fill(text: str) -> str:
+    """Replace what stands between `<!-- NAME table: ... -->` and `<!-- end of NAME table -->`."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} table:[^\n]*-->\n).*?(<!-- end of {name} table -->)", re.S)
+        if pattern.search(text):
+            table = make(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+            text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        old = path.read_text(encoding="utf-8")
+        new = fill(old)
+        if new != old:
+            stale.append(path.name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    print(f"{'stale' if check else 'rewritten'}: {', '.join(stale) or 'nothing'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
