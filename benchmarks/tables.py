@@ -34,7 +34,10 @@ def demo_table(record: dict[str, Any]) -> str:
 
 
 def train_step_table(record: dict[str, Any]) -> str:
-    lines = ["| model | median, ms | fastest and slowest tenth | ours is faster by | aim |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        "| model | median, ms | fastest and slowest tenth | ours is faster by | aim |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, timing in record["timings"].items():
         ratio, aim = record["ratios"].get(name), record["aims"].get(name)
         spread = f"{timing['low_ms']:.0f} to {timing['high_ms']:.0f}"

@@ -1,0 +1,1 @@
+"""From a checkpoint to files an engine runs, verified before they are written."""

@@ -1,0 +1,267 @@
+"""A checkpoint folder in; its model, tokenizer, task and evaluation rows out. Serves the exporter."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+
+from squeezebert.files.errors import FolderError, TableError
+from squeezebert.files.manifest import MANIFEST, TASKS, Task, read_json
+from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
+
+DESCRIPTION = "squeezebert.json"
+DESCRIPTION_FORMAT = 1
+EVALUATION = "evaluation.jsonl"
+
+_TASK_OF_PROBLEM = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+PROBLEM_OF_TASK = {task: problem for problem, task in _TASK_OF_PROBLEM.items()}
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One text whose answer is known, or not."""
+
+    text: str
+    """the text"""
+    text_pair: str | None
+    """its second text, for a model of pairs"""
+    label: str | tuple[str, ...] | float | None
+    """a label, all labels that apply, a number, or None where nothing is known"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be exported."""
+
+    folder: Path
+    """where it was read from"""
+    model: SqueezeBertForSequenceClassification
+    """in fp32, for evaluation"""
+    tokenizer: Any
+    """as transformers loads it"""
+    task: Task
+    """what the model answers"""
+    labels: tuple[str, ...]
+    """in the order of its outputs; empty for regression"""
+    max_length: int
+    """longest input in tokens"""
+    pair: bool | None
+    """whether it reads two texts; None when the checkpoint does not say"""
+    temperature: float
+    """what its logits are divided by"""
+    thresholds: tuple[float, ...] | None
+    """multi-label: least probability of each label"""
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the second text of a pair is marked by token type 1."""
+        return "token_type_ids" in self.tokenizer.model_input_names and self.model.config.type_vocab_size > 1
+
+    def config(self) -> dict[str, Any]:
+        """Return `config.json` of the exported folder, under the model type that transformers.js has a class for."""
+        config: dict[str, Any] = self.model.config.to_diff_dict()
+        names = self.labels or ("LABEL_0",)
+        config.update(
+            model_type=SqueezeBertConfig.transformers_model_type,
+            architectures=["SqueezeBertForSequenceClassification"],
+            id2label={str(i): label for i, label in enumerate(names)},
+            label2id={label: i for i, label in enumerate(names)},
+            problem_type=PROBLEM_OF_TASK[self.task],
+        )
+        config.pop("dtype", None)
+        return config
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint that `save_pretrained` wrote, of our classification class or of BERT's.
+
+    `squeezebert.json` says what training knew; without it the task comes from `config.json`.
+    Raises `FolderError` for a folder that is missing, of another kind, incomplete, damaged, or has another head.
+    """
+    _check_kind(folder)
+    model = _read_model(folder)
+    tokenizer = _read_tokenizer(folder)
+    config = model.config
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if tokens > config.vocab_size:
+        raise FolderError(
+            f"{folder}: the tokenizer has {tokens} tokens, the model {config.vocab_size}: they do not belong together"
+        )
+    about = _read_description(folder)
+    count, names = model.classifier.out_features, cast(dict[int, str], config.id2label or {})
+    task = about.get("task") or _TASK_OF_PROBLEM.get(str(config.problem_type))
+    task = task or ("regression" if count == 1 else "single_label")
+    if task not in TASKS:
+        raise FolderError(f"{folder / DESCRIPTION}: task {task!r} is none of {', '.join(TASKS)}")
+    labels = tuple(about.get("labels") or [str(names.get(i, i)) for i in range(count)])
+    labels = () if task == "regression" else labels
+    expected = 1 if task == "regression" else len(labels)
+    if expected != count:
+        raise FolderError(f"{folder}: the model has {count} outputs, but {task} with these labels needs {expected}")
+    if len(set(labels)) != len(labels):
+        raise FolderError(f"{folder}: two labels have the same name")
+    longest = min(int(about.get("max_length") or tokenizer.model_max_length), config.max_position_embeddings)
+    columns = about.get("text_columns")
+    thresholds = about.get("thresholds")
+    temperature = float((about.get("calibration") or {}).get("temperature") or 1.0)
+    if not 0 < temperature < math.inf:
+        raise FolderError(f"{folder / DESCRIPTION}: calibration temperature {temperature}; it must be above 0")
+    if thresholds is not None and len(thresholds) != len(labels):
+        raise FolderError(f"{folder / DESCRIPTION}: {len(thresholds)} thresholds for {len(labels)} labels")
+    return Checkpoint(
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        task=cast(Task, task),
+        labels=labels,
+        max_length=longest,
+        pair=None if columns is None else columns.get("text_pair") is not None,
+        temperature=temperature,
+        thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
+    )
+
+
+def read_rows(path: Path, checkpoint: Checkpoint) -> list[EvaluationRow]:
+    """Read evaluation rows from JSON lines {"text", "text_pair", "label"}.
+
+    Raises `TableError` naming file and line.
+    """
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; evaluation rows are JSON lines with text, text_pair and label")
+    rows = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                try:
+                    found = json.loads(line)
+                except ValueError as error:
+                    raise TableError(f"{path}:{number}: not JSON ({error})") from error
+                rows.append(check_row(found, checkpoint, f"{path}:{number}"))
+    return rows
+
+
+def check_rows(examples: Sequence[Mapping[str, Any]], checkpoint: Checkpoint) -> list[EvaluationRow]:
+    """Return examples as rows. Raises `TableError` naming the index of one that does not fit the model."""
+    return [check_row(example, checkpoint, f"example {i}") for i, example in enumerate(examples)]
+
+
+def check_row(found: Any, checkpoint: Checkpoint, place: str) -> EvaluationRow:
+    """Return one row whose texts and label fit the checkpoint. Raises `TableError` beginning with `place`."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("text"), str):
+        raise TableError(f"{place}: an evaluation row needs a `text`")
+    text_pair, label = found.get("text_pair"), found.get("label")
+    if text_pair is not None and not isinstance(text_pair, str):
+        raise TableError(f"{place}: `text_pair` is {type(text_pair).__name__}, not text")
+    if checkpoint.pair is not None and checkpoint.pair != (text_pair is not None):
+        raise TableError(f"{place}: the model reads {'pairs of texts' if checkpoint.pair else 'single texts'}")
+    if label is None:
+        return EvaluationRow(found["text"], text_pair, None)
+    if checkpoint.task == "regression":
+        if not isinstance(label, (int, float)) or isinstance(label, bool) or not math.isfinite(label):
+            raise TableError(f"{place}: label {label!r} is no number, and the model answers with one")
+        return EvaluationRow(found["text"], text_pair, float(label))
+    given = tuple(label) if isinstance(label, (list, tuple)) and checkpoint.task == "multi_label" else (label,)
+    unknown = [name for name in given if name not in checkpoint.labels]
+    if unknown:
+        known = ", ".join(checkpoint.labels[:8]) + (", ..." if len(checkpoint.labels) > 8 else "")
+        raise TableError(f"{place}: label {unknown[0]!r} is none of the model's: {known}")
+    return EvaluationRow(found["text"], text_pair, given if checkpoint.task == "multi_label" else label)
+
+
+def _check_kind(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: no such folder; name the checkpoint folder that training wrote")
+    if (folder / MANIFEST).is_file():
+        raise FolderError(f"{folder}: exported already; name the checkpoint it was made from")
+    if not (folder / "config.json").is_file():
+        raise FolderError(f"{folder}: not a checkpoint: it has no config.json (as save_pretrained writes it)")
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in ("bert", SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
+        raise FolderError(f"{folder}: a checkpoint of model type {kind!r}; only SqueezeBERT and BERT can be exported")
+    for head in config.get("architectures") or ():
+        if not head.endswith("ForSequenceClassification"):
+            raise FolderError(
+                f"{folder}: holds a {head}; only sequence classification can be exported: finetune it first"
+            )
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise FolderError(f"{folder}: no weights: expected model.safetensors beside config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise FolderError(
+            f"{folder}: no tokenizer: expected tokenizer.json beside config.json; "
+            "copy it from the model that training started from"
+        )
+
+
+def _read_model(folder: Path) -> SqueezeBertForSequenceClassification:
+    try:
+        with quiet_transformers():
+            model, info = SqueezeBertForSequenceClassification.from_pretrained(
+                folder, output_loading_info=True, local_files_only=True
+            )
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise FolderError(f"{folder}: the checkpoint cannot be loaded ({error})") from error
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise FolderError(
+            f"{folder}: the weights lack {', '.join(absent[:3])}{' and more' if len(absent) > 3 else ''}: "
+            "not a finished classification checkpoint; finetune it first"
+        )
+    model = model.float().eval()
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise FolderError(f"{folder}: the weights of {name} hold NaN or infinity; training went wrong before this")
+    return cast(SqueezeBertForSequenceClassification, model)
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    try:
+        with quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # as above
+        raise FolderError(f"{folder}: the tokenizer cannot be loaded ({error})") from error
+    if not tokenizer.is_fast:
+        raise FolderError(f"{folder}: the tokenizer has no tokenizer.json form, which the runtime needs")
+    return tokenizer
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        return {}
+    about = read_json(path)
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise FolderError(f"{path}: damaged: no format version")
+    if about["format"] > DESCRIPTION_FORMAT:
+        raise FolderError(
+            f"{path}: format {about['format']}, and this squeezebert reads up to {DESCRIPTION_FORMAT}: update it"
+        )
+    return about
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hold back transformers' progress bars and loading reports; what they say is checked and told by us."""
+    logs = transformers.logging
+    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logging.CRITICAL)
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(verbosity)
+        if bars:
+            logs.enable_progress_bar()

@@ -1,0 +1,294 @@
+"""A checkpoint folder in, a verified exported folder out. What the command line and the workflows call."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import squeezebert
+from squeezebert.export.checkpoint import (
+    EVALUATION,
+    Checkpoint,
+    EvaluationRow,
+    check_rows,
+    quiet_transformers,
+    read_checkpoint,
+    read_rows,
+)
+from squeezebert.export.graph import FORM, write_graph
+from squeezebert.export.options import ExportOptions
+from squeezebert.export.quantize import QUANTISATION, quantize_graph
+from squeezebert.export.samples import KEPT, TEXTS
+from squeezebert.export.smoothing import find_scales
+from squeezebert.export.verify import (
+    BUILT_IN_TEXT,
+    EVALUATION_ROWS,
+    Evidence,
+    torch_logits,
+    verify_fp32,
+    verify_int8,
+)
+from squeezebert.files.atomic import new_folder
+from squeezebert.files.errors import FolderError, SqueezeBertError
+from squeezebert.files.manifest import (
+    MANIFEST,
+    Manifest,
+    ModelFile,
+    Precision,
+    Sample,
+    Verification,
+    describe_file,
+    write_manifest,
+)
+from squeezebert.runtime.predictor import load
+from squeezebert.runtime.tokens import Text
+
+Array = NDArray[np.float64]
+
+# The names that transformers.js looks for
+MODEL_PATHS: Mapping[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+# Fused, it takes ten times as long as the Add and LayerNormalization it replaces (onnxruntime 1.32, CPU)
+DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote and found."""
+
+    output: Path
+    """the exported folder"""
+    manifest: Manifest
+    """as written there"""
+    texts: tuple[Text, ...]
+    """the texts that were compared"""
+    probabilities: Mapping[str, Array]
+    """"torch", "fp32" and "int8" -> answers (N, L) to `texts`; the written files repeat theirs exactly"""
+    warnings: tuple[str, ...]
+    """what the rows could not decide, and what was forced"""
+    refused: str | None
+    """why int8 was not written, or only by force"""
+
+
+class ExportRefused(SqueezeBertError):
+    """A model that answers differently from its checkpoint; `report` is None when nothing was written."""
+
+    def __init__(self, message: str, report: ExportReport | None = None):
+        super().__init__(message)
+        self.report = report
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    options: ExportOptions | None = None,
+    examples: Sequence[Mapping[str, Any]] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Export a classification checkpoint for ONNX Runtime and transformers.js, and verify it before it is written.
+
+    The files are compared with torch on `examples` ({"text", "text_pair", "label"}), else on the
+    checkpoint's evaluation.jsonl; without either on built-in text, and then no accuracy is claimed.
+    `progress` is told each step. `output` appears complete or not at all; a folder it replaces stays until then.
+
+    Raises `FolderError` for a checkpoint that cannot be exported and an `output` that may not be replaced,
+    `TableError` for unusable rows, and `ExportRefused` when a file's answers are not good enough: with precision
+    "both", the fp32 folder has been written by then.
+    """
+    checkpoint, output, options = Path(checkpoint), Path(output), options or ExportOptions()
+    tell = progress or (lambda step: None)
+    _check_output(output, options)
+    tell("reading the checkpoint")
+    source = read_checkpoint(checkpoint)
+    evidence = _gather_evidence(source, examples)
+    with _torch_threads(options.threads), new_folder(output) as folder:
+        report = _build(folder, source, evidence, options, tell)
+        _check_output(output, options)
+    report = replace(report, output=output)
+    if report.refused and "int8" not in report.manifest.files:
+        raise ExportRefused(
+            f"int8 was refused: {report.refused}. Written: {output} with fp32 only. "
+            "To have int8 all the same, export with force; to be surer, give more evaluation rows; "
+            "to lose less, finetune longer or with distillation",
+            report,
+        )
+    return report
+
+
+def _check_output(output: Path, options: ExportOptions) -> None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / MANIFEST).is_file():
+        raise FolderError(f"{output}: exists and is not an exported folder; it is left alone: choose another name")
+    if not options.overwrite:
+        raise FolderError(f"{output}: an exported folder is there already; choose another name, or overwrite it")
+
+
+def _gather_evidence(source: Checkpoint, examples: Sequence[Mapping[str, Any]] | None) -> Evidence:
+    rows: Sequence[EvaluationRow] = ()
+    if examples is not None:
+        rows = check_rows(examples, source)
+    elif (source.folder / EVALUATION).is_file():
+        rows = read_rows(source.folder / EVALUATION, source)
+    origin = EVALUATION_ROWS if rows else BUILT_IN_TEXT
+    if not rows:
+        rows = _built_in_rows(source)
+    return Evidence(source.task, source.labels, source.thresholds, rows, origin)
+
+
+def _built_in_rows(source: Checkpoint) -> list[EvaluationRow]:
+    others = (*TEXTS[1:], TEXTS[0])
+    return [EvaluationRow(a, b if source.pair else None, None) for a, b in zip(TEXTS, others, strict=True)]
+
+
+def _build(
+    folder: Path, source: Checkpoint, evidence: Evidence, options: ExportOptions, tell: Callable[[str], None]
+) -> ExportReport:
+    """Fill `folder` with everything that passed."""
+    tell("writing the fp32 model")
+    _write_tokenizer_and_config(folder, source)
+    write_graph(source.model, folder / MODEL_PATHS["fp32"], options.opset)
+    manifest = _first_manifest(folder, source)
+    write_manifest(folder, manifest)
+
+    tell(f"comparing fp32 with torch on {len(evidence.rows)} {evidence.source}")
+    texts = evidence.texts
+    predictor = load(folder, options.threads, "fp32")
+    reference = predictor.probabilities(torch_logits(source, texts, predictor.tokenizer))
+    answers: dict[str, Array] = {"torch": reference, "fp32": predictor.probabilities(predictor.logits(texts))}
+    verification: dict[str, Verification] = {"fp32": verify_fp32(evidence, reference, answers["fp32"])}
+    if verification["fp32"].refused:
+        raise ExportRefused(
+            f"{source.folder}: the exported model does not repeat the checkpoint: {verification['fp32'].refused}. "
+            "Nothing was written. If the checkpoint works in torch, this is our fault: please report it"
+        )
+    kept = [replace(sample, expected={}) for sample in _samples(source)]
+    expected: dict[str, Array] = {"fp32": _answer_samples(predictor, kept)}
+    if options.precision != "fp32":
+        tell("quantising to int8")
+        del predictor
+        smooth = folder / "onnx" / "smooth.onnx"
+        write_graph(source.model, smooth, options.opset, find_scales(source.model, _calibration(source)))
+        quantize_graph(smooth, folder / MODEL_PATHS["int8"])
+        smooth.unlink()
+        manifest = replace(manifest, files={**manifest.files, "int8": _describe_model(folder, "int8")})
+        write_manifest(folder, manifest)
+        tell(f"comparing int8 with fp32 on {len(evidence.rows)} {evidence.source}")
+        predictor = load(folder, options.threads, "int8")
+        answers["int8"] = predictor.probabilities(predictor.logits(texts))
+        verification["int8"] = verify_int8(evidence, reference, answers["fp32"], answers["int8"], options)
+        expected["int8"] = _answer_samples(predictor, kept)
+    del predictor
+
+    files, refused = dict(manifest.files), None
+    warnings: list[str] = []
+    if "int8" in verification:
+        refused = verification["int8"].refused
+        warnings += verification["int8"].warnings
+        finite = np.isfinite(answers["int8"]).all() and np.isfinite(expected["int8"]).all()
+        if refused and options.force and finite:
+            verification["int8"] = replace(verification["int8"], forced=True)
+            warnings.append(f"int8 was refused and written by force: {refused}")
+        elif refused:
+            if options.precision == "int8":
+                raise ExportRefused(
+                    f"int8 was refused: {refused}. Nothing was written. Export precision fp32, or int8 with force"
+                )
+            del files["int8"]
+            (folder / MODEL_PATHS["int8"]).unlink()
+    if options.precision == "int8":
+        del files["fp32"]
+        (folder / MODEL_PATHS["fp32"]).unlink()
+    samples = tuple(
+        replace(sample, expected={precision: tuple(expected[precision][i].tolist()) for precision in files})
+        for i, sample in enumerate(kept)
+    )
+    manifest = replace(manifest, files=files, verification=verification, samples=samples)
+    write_manifest(folder, manifest)
+    tell("done")
+    return ExportReport(folder, manifest, tuple(texts), answers, tuple(warnings), refused)
+
+
+def _write_tokenizer_and_config(folder: Path, source: Checkpoint) -> None:
+    with quiet_transformers():
+        source.tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.name not in _TOKENIZER_FILES:
+            path.unlink()
+    text = json.dumps(source.config(), indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return Manifest(
+        task=source.task,
+        labels=source.labels,
+        max_length=source.max_length,
+        pair=source.pair,
+        token_types=source.token_types,
+        temperature=source.temperature,
+        thresholds=source.thresholds,
+        files={"fp32": _describe_model(folder, "fp32")},
+        tokenizer=describe_file(folder, "tokenizer.json"),
+        versions={"squeezebert": squeezebert.__version__, **versions},
+        verification={},
+        samples=(),
+        source=source.folder.resolve().name,
+    )
+
+
+def _describe_model(folder: Path, precision: Precision) -> ModelFile:
+    file = describe_file(folder, MODEL_PATHS[precision])
+    return ModelFile(
+        path=file.path,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        quantisation="none" if precision == "fp32" else QUANTISATION,
+        form=FORM,
+        disabled_optimizers=DISABLED_OPTIMIZERS,
+        # int8 takes the range of its activations over the whole batch
+        batch_invariant=precision == "fp32",
+    )
+
+
+def _calibration(source: Checkpoint) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the built-in texts as token ids and types, (1, T) each. Evaluation rows have no part in the model."""
+    for row in _built_in_rows(source):
+        encoded = source.tokenizer(row.text, row.text_pair, truncation=True, max_length=source.max_length)
+        ids = torch.tensor([encoded["input_ids"]])
+        yield ids, torch.tensor([encoded["token_type_ids"]]) if source.token_types else torch.zeros_like(ids)
+
+
+def _samples(source: Checkpoint) -> list[Sample]:
+    step = len(TEXTS) // KEPT
+    return [Sample(row.text, row.text_pair, {}) for row in _built_in_rows(source)[::step]]
+
+
+def _answer_samples(predictor: Any, samples: Sequence[Sample]) -> Array:
+    """Answer the built-in texts one at a time, as `Predictor.self_check` does."""
+    texts: list[Text] = [s.text if s.text_pair is None else (s.text, s.text_pair) for s in samples]
+    answers: Array = predictor.probabilities(np.concatenate([predictor.logits([text]) for text in texts]))
+    return answers
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use `threads` cores meanwhile."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)

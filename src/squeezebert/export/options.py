@@ -1,0 +1,43 @@
+"""The options of an export, free of torch so that `--help` stays light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from squeezebert.files.errors import OptionError
+from squeezebert.runtime.session import check_threads
+
+# ONNX operator sets that the graph can be written in and that were tested
+OPSETS = (18, 19, 20)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a checkpoint is exported, and what it may lose on the way."""
+
+    precision: Literal["both", "fp32", "int8"] = "both"
+    """which files to write: int8 is small and fast, fp32 answers as torch does"""
+    max_accuracy_drop: float = 0.5
+    """int8 is refused when it certainly loses more accuracy than this, in points"""
+    min_agreement: float = 0.98
+    """int8 is refused when a smaller share of its labels agrees with fp32"""
+    force: bool = False
+    """write int8 although it was refused; the manifest keeps the reason"""
+    overwrite: bool = False
+    """replace an exported folder of the same name"""
+    threads: int | None = None
+    """cores used for the verification; all when not given"""
+    opset: int = 20
+    """ONNX operator set; lower it for an engine that is older than 2023"""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("both", "fp32", "int8"):
+            raise OptionError(f"precision = {self.precision!r}: give both, fp32 or int8")
+        if not 0 <= self.max_accuracy_drop <= 100:
+            raise OptionError(f"max_accuracy_drop = {self.max_accuracy_drop!r}: give points from 0 to 100")
+        if not 0 <= self.min_agreement <= 1:
+            raise OptionError(f"min_agreement = {self.min_agreement!r}: give a share from 0 to 1")
+        if self.opset not in OPSETS:
+            raise OptionError(f"opset = {self.opset!r}: give one of {', '.join(map(str, OPSETS))}")
+        check_threads(self.threads)

@@ -1,0 +1,1 @@
+"""From an exported folder to answers, without torch."""

@@ -1,0 +1,275 @@
+"""An exported folder in, answers to texts out: the part that ships to a device. It needs no torch."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezebert.files.errors import OptionError
+from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, check_file, read_manifest
+from squeezebert.runtime.session import check_threads, open_session
+from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, split_pair
+
+Array = NDArray[np.float64]
+
+# Texts sorted by length at a time; tokens, padding included, and texts computed at a time: larger leaves the cache
+_WINDOW = 1024
+_BATCH_TOKENS = 512
+_BATCH_ROWS = 16
+# How far an answer may be from the export's on another device: integer rounding can tip over on another CPU
+_TOLERANCE = {"fp32": 1e-3, "int8": 5e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str | None
+    """the most probable label; None unless the model gives one label"""
+    labels: tuple[str, ...]
+    """the labels given: one, or those that reach their threshold; empty in regression"""
+    probability: float | None
+    """of `label`"""
+    probabilities: dict[str, float]
+    """label -> probability; empty in regression"""
+    value: float | None
+    """the number, in regression"""
+    truncated: bool
+    """whether the text was cut to the model's longest input"""
+    tokens: int
+    """tokens read, special ones included"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what applies to the task, ready for a line of JSON."""
+        result: dict[str, Any]
+        if self.value is not None:
+            result = {"value": self.value}
+        elif self.label is not None:
+            result = {"label": self.label, "probability": self.probability, "probabilities": self.probabilities}
+        else:
+            result = {"labels": list(self.labels), "probabilities": self.probabilities}
+        return {**result, "truncated": self.truncated, "tokens": self.tokens}
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """The built-in texts answered here, next to the export's answers."""
+
+    precision: Precision
+    """which file was checked"""
+    texts: int
+    """how many texts were compared"""
+    max_difference: float
+    """largest difference of a probability (in regression: of the value, relative where it exceeds 1)"""
+    tolerance: float
+    """what is allowed"""
+
+    @property
+    def passed(self) -> bool:
+        """Whether this device answers as the export did."""
+        return self.max_difference <= self.tolerance
+
+
+class Predictor:
+    """A loaded model. Safe to share between threads; opened by `load`."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        threads: int | None = None,
+        precision: str | None = None,
+        verify: bool = True,
+    ) -> None:
+        check_threads(threads)
+        self.folder = Path(folder)
+        self.manifest: Manifest = read_manifest(self.folder)
+        self.threads = threads
+        self.precision = self._choose(precision)
+        file = self.manifest.files[self.precision]
+        model = check_file(self.folder, file, checksum=verify)
+        tokenizer = check_file(self.folder, self.manifest.tokenizer, checksum=verify)
+        self.tokenizer = Tokenizer(tokenizer, self.manifest.max_length, self.manifest.token_types)
+        self._batch_size = None if file.batch_invariant else 1
+        self._session = open_session(model, threads, file.disabled_optimizers)
+
+    @property
+    def task(self) -> str:
+        """`single_label`, `multi_label` or `regression`."""
+        return self.manifest.task
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the model's outputs; empty for regression."""
+        return self.manifest.labels
+
+    @overload
+    def predict(self, texts: str, batch_size: int | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, texts: Sequence[Text], batch_size: int | None = None) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, texts: Iterable[Text], batch_size: int | None = None) -> Iterator[Prediction]: ...
+    def predict(
+        self, texts: str | Iterable[Text], batch_size: int | None = None
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """Answer a text, a sequence of texts or pairs `(text, text_pair)`, or a stream of them.
+
+        A str gives one `Prediction`, a sequence a list in its order, any other iterable a lazy iterator that holds
+        a bounded number of texts. An empty text is answered like any other; a longer one than the model reads is cut,
+        and its answer says so.
+
+        A text's answer does not depend on its company. In int8 the range of the activations is taken over the whole
+        batch, so texts are run one at a time; `batch_size` overrides that, and answers then depend on the batch.
+        fp32 texts are batched by length, which moves a probability by rounding only (about 1e-6).
+
+        Raises `TextError`, naming the index, for an item that is no text, or a pair where the model reads single texts
+        and the other way round; `OptionError` for an unusable batch size.
+        """
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")
+        if isinstance(texts, str):
+            return next(self._stream((texts,), batch_size))
+        if isinstance(texts, Sequence):
+            return list(self._stream(texts, batch_size))
+        if not isinstance(texts, Iterable):
+            raise TextError(f"expected a text or several, not {type(texts).__name__}")
+        return self._stream(texts, batch_size)
+
+    def logits(self, texts: Sequence[Text], batch_size: int | None = None) -> Array:
+        """Return the model's raw outputs (N, L), before temperature and probabilities."""
+        rows = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
+        return np.stack(rows) if rows else np.empty((0, len(self.labels) or 1))
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return what raw outputs (N, L) mean: probabilities (N, L) after calibration; in regression, the values."""
+        if self.task == "regression":
+            return logits
+        scaled = logits / self.manifest.temperature
+        if self.task == "multi_label":
+            # exp of a negative number only, so that nothing overflows
+            small = np.exp(-np.abs(scaled))
+            return np.where(scaled >= 0, 1.0, small) / (1.0 + small)
+        odds: Array = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
+
+    def self_check(self) -> SelfCheck:
+        """Answer the manifest's texts and compare with what the export got, on this device with these versions."""
+        difference, compared = 0.0, 0
+        for sample in self.manifest.samples:
+            if self.precision not in sample.expected:
+                continue
+            text: Text = sample.text if sample.text_pair is None else (sample.text, sample.text_pair)
+            got = self.probabilities(self.logits([text]))[0]
+            expected = np.asarray(sample.expected[self.precision])
+            scale = np.maximum(1.0, np.abs(expected))  # probabilities never exceed 1
+            gap = float(np.max(np.abs(got - expected) / scale))
+            difference = max(difference, gap if np.isfinite(gap) else np.inf)
+            compared += 1
+        return SelfCheck(self.precision, compared, difference, _TOLERANCE[self.precision])
+
+    def _choose(self, precision: str | None) -> Precision:
+        available = self.manifest.files
+        if precision is None:
+            return "int8" if "int8" in available else "fp32"
+        if precision not in available:
+            held = " and ".join(p for p in PRECISIONS if p in available)
+            raise OptionError(f"precision = {precision!r}: {self.folder} holds {held}")
+        return cast(Precision, precision)
+
+    def _stream(self, texts: Iterable[Text], batch_size: int | None) -> Iterator[Prediction]:
+        for window in self._windows(texts, batch_size):
+            for logits, tokens in self._run(window, batch_size):
+                yield self._answer(self.probabilities(logits), tokens)
+
+    def _windows(self, texts: Iterable[Text], batch_size: int | None) -> Iterator[list[Tokens]]:
+        """Tokenise texts, as many at a time as may be sorted by length together."""
+        index, source = 0, iter(texts)
+        size = 1 if (batch_size or self._batch_size) == 1 else _WINDOW
+        while items := list(itertools.islice(source, size)):
+            yield [self._encode(item, index + i) for i, item in enumerate(items)]
+            index += len(items)
+
+    def _encode(self, item: object, index: int) -> Tokens:
+        text, text_pair = split_pair(item, index)
+        if self.manifest.pair is not None and self.manifest.pair != (text_pair is not None):
+            wanted = "pairs (text, text_pair)" if self.manifest.pair else "single texts"
+            raise TextError(f"text {index}: this model was trained on {wanted}")
+        return self.tokenizer.encode(text, text_pair)
+
+    def _run(self, window: list[Tokens], batch_size: int | None) -> list[tuple[Array, Tokens]]:
+        """Return the raw outputs (L,) of each tokenised text, in order."""
+        if len(window) == 1:
+            return [(self._compute(window)[0], window[0])]
+        rows: list[Array | None] = [None] * len(window)
+        for batch in _batches([len(tokens.ids) for tokens in window], batch_size or self._batch_size):
+            for i, logits in zip(batch, self._compute([window[i] for i in batch]), strict=True):
+                rows[i] = logits
+        return [(cast(Array, row), tokens) for row, tokens in zip(rows, window, strict=True)]
+
+    def _compute(self, batch: list[Tokens]) -> Array:
+        """Run texts as one padded batch: raw outputs (B, L)."""
+        if len(batch) == 1:
+            ids = np.array([batch[0].ids], dtype=np.int64)
+            types = np.array([batch[0].types], dtype=np.int64)
+            mask = np.ones_like(ids)
+        else:
+            ids, types, mask = np.zeros((3, len(batch), max(len(tokens.ids) for tokens in batch)), dtype=np.int64)
+            for row, tokens in enumerate(batch):
+                ids[row, : len(tokens.ids)] = tokens.ids
+                types[row, : len(tokens.ids)] = tokens.types
+                mask[row, : len(tokens.ids)] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return cast(Array, self._session.run(None, inputs)[0].astype(np.float64))
+
+    def _answer(self, probabilities: Array, tokens: Tokens) -> Prediction:
+        values: list[float] = probabilities.tolist()
+        truncated, length = tokens.truncated, len(tokens.ids)
+        if self.task == "regression":
+            return Prediction(None, (), None, {}, values[0], truncated, length)
+        named = dict(zip(self.labels, values, strict=True))
+        if self.task == "multi_label":
+            thresholds = self.manifest.thresholds or (0.5,) * len(values)
+            given = tuple(
+                label for label, value, least in zip(self.labels, values, thresholds, strict=True) if value >= least
+            )
+            return Prediction(None, given, None, named, None, truncated, length)
+        best = int(probabilities.argmax())
+        return Prediction(self.labels[best], (self.labels[best],), values[best], named, None, truncated, length)
+
+
+def load(
+    folder: str | os.PathLike[str],
+    threads: int | None = None,
+    precision: str | None = None,
+    verify: bool = True,
+) -> Predictor:
+    """Open an exported folder.
+
+    `threads` is the number of cores one text may use (None: all), `precision` is `int8` or `fp32` (None: int8 where
+    the folder has it), `verify=False` skips the checksums. Raises `FolderError` for a folder that is missing, of
+    another kind, incomplete or damaged, and `OptionError` for an option it cannot follow; both say what to do.
+    """
+    return Predictor(folder, threads, precision, verify)
+
+
+def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+    """Group indices of texts of like length: `batch_size` at a time, or as many as the token budget holds."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        full = (
+            len(batch) >= batch_size
+            if batch_size is not None
+            else len(batch) >= _BATCH_ROWS or (len(batch) + 1) * lengths[i] > _BATCH_TOKENS
+        )
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

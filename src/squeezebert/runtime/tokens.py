@@ -1,0 +1,154 @@
+"""Text in, token ids as the model was trained on out; without transformers, and in bounded time for any text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
+
+# Characters tokenised at first per token that fits; texts this short are tokenised whole
+_CHARACTERS_A_TOKEN = 16
+# A cut text must give this many tokens more than fit: what lies next to the cut is never used
+_MARGIN = 32
+_SPACE = re.compile("[ \n\t\r]")
+
+Text = str | tuple[str, str]
+
+
+class TextError(SqueezeBertError, TypeError):
+    """A text that is none: names its index and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised text."""
+
+    ids: list[int]
+    """token ids, special ones included"""
+    types: list[int]
+    """token type of each id"""
+    truncated: bool
+    """whether text was cut off to fit"""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The special tokens around one or two texts, as (ids, types), and the types of the texts themselves."""
+
+    before: tuple[list[int], list[int]]
+    between: tuple[list[int], list[int]]
+    after: tuple[list[int], list[int]]
+    types: tuple[int, int]
+
+    @property
+    def specials(self) -> int:
+        return len(self.before[0]) + len(self.between[0]) + len(self.after[0])
+
+
+class Tokenizer:
+    """A `tokenizer.json` at work: equal to transformers' call with truncation, longest first, on the right.
+
+    Special tokens are put around the text here, not by the library, whose own truncation of pairs also builds every
+    combination of the parts it cuts off. Safe to share between threads.
+    """
+
+    def __init__(self, path: Path, max_length: int, token_types: bool = True) -> None:
+        """Read the tokenizer at `path` and keep inputs within `max_length` tokens.
+
+        `token_types=False` gives type 0 throughout. Raises `FolderError` when the file cannot be read and
+        `OptionError` when `max_length` leaves no room for text.
+        """
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend: Any = Backend.from_file(str(path))
+        except Exception as error:  # the library raises bare `Exception`
+            raise FolderError(f"{path}: cannot be read as a tokenizer ({error})") from error
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._token_types = token_types
+        self._single, self._pair = self._learn_layout(None), self._learn_layout("a")
+        self.max_length = max_length
+        if max_length <= self._pair.specials:
+            raise OptionError(f"max_length = {max_length} leaves no room beside {self._pair.specials} special tokens")
+
+    def encode(self, text: str, text_pair: str | None = None) -> Tokens:
+        """Tokenise one text or pair, cut to `max_length`: of a pair the longer text is cut first."""
+        layout = self._single if text_pair is None else self._pair
+        room = self.max_length - layout.specials
+        first = self._ids(text, room)
+        second = [] if text_pair is None else self._ids(text_pair, room)
+        keep_first, keep_second = _longest_first(len(first), len(second), room)
+        truncated = keep_first < len(first) or keep_second < len(second)
+        ids = [*layout.before[0], *first[:keep_first], *layout.between[0], *second[:keep_second], *layout.after[0]]
+        if not self._token_types:
+            return Tokens(ids, [0] * len(ids), truncated)
+        types = [*layout.before[1], *[layout.types[0]] * keep_first, *layout.between[1]]
+        types += [*[layout.types[1]] * keep_second, *layout.after[1]]
+        return Tokens(ids, types, truncated)
+
+    def _ids(self, text: str, room: int) -> list[int]:
+        """Return the ids of `text`: all of them, or more than `room` of the first ones."""
+        limit = _CHARACTERS_A_TOKEN * self.max_length
+        while limit < len(text):
+            space = _SPACE.search(text, limit)
+            if space is None:
+                break
+            ids = self._plain_ids(text[: space.start()])
+            if len(ids) > room + _MARGIN:
+                return ids
+            limit = 4 * space.end()
+        return self._plain_ids(text)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        try:
+            encoding = self._backend.encode(text, add_special_tokens=False)
+        except TypeError:
+            # Half a surrogate pair is not a character: it is read as U+FFFD
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            encoding = self._backend.encode(text, add_special_tokens=False)
+        return list(encoding.ids)
+
+    def _learn_layout(self, second: str | None) -> _Layout:
+        """Read the special tokens and types off an encoded example."""
+        example = self._backend.encode("a", second)
+        sides = example.sequence_ids
+        parts: list[tuple[list[int], list[int]]] = [([], []), ([], []), ([], [])]
+        types, seen = [0, 0], 0
+        for side, token, kind in zip(sides, example.ids, example.type_ids, strict=True):
+            if side is None:
+                place = parts[seen] if second is not None or seen == 0 else parts[2]
+                place[0].append(token)
+                place[1].append(kind)
+            else:
+                seen, types[side] = side + 1, kind
+        return _Layout(parts[0], parts[1], parts[2], (types[0], types[1]))
+
+
+def split_pair(item: object, index: int) -> tuple[str, str | None]:
+    """Return a text and its second text or None. Raises `TextError` naming `index` when `item` is neither."""
+    if isinstance(item, str):
+        return item, None
+    if isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
+        return item[0], item[1]
+    found = type(item).__name__
+    if isinstance(item, (tuple, list)):
+        found += f" of {', '.join(type(part).__name__ for part in item[:5]) or 'nothing'}"
+    raise TextError(f"text {index} is no text: expected a str or a pair of them, not {found}")
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of each text stay, as the tokenizers library shares `room` between two texts."""
+    if first + second <= room:
+        return first, second
+    if not second:
+        return room, 0
+    short, long = min(first, second), max(first, second)
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return (short, long) if first <= second else (long, short)

@@ -1,0 +1,150 @@
+"""The exported graph repeats torch at shapes it was not exported with, for every kind of configuration."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_checkpoints import VOCABULARY, tiny_model
+
+from squeezebert.export.graph import INPUTS, write_graph
+from squeezebert.export.quantize import quantize_graph
+from squeezebert.export.smoothing import find_scales
+from squeezebert.model.configuration import GROUP_FIELDS
+
+CONFIGURATIONS = {
+    "paper": {**dict.fromkeys(GROUP_FIELDS, 4), "post_attention_groups": 1, "num_hidden_layers": 1},
+    "dense": {**dict.fromkeys(GROUP_FIELDS, 1), "num_hidden_layers": 1},
+    "mixed": {
+        "q_groups": [1, 2],
+        "k_groups": [4, 2],
+        "v_groups": [4, 8],
+        "post_attention_groups": [2, 1],
+        "intermediate_groups": [2, 4],
+        "output_groups": [4, 4],
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-5,
+    },
+    "factorised": {"embedding_size": 16, "hidden_act": "relu", "num_hidden_layers": 1, "type_vocab_size": 1},
+}
+
+
+def batch(shape, types=2, seed=0):
+    """Random texts of different lengths, padded."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(5, VOCABULARY, shape)
+    mask = np.ones(shape, dtype=np.int64)
+    for row in range(1, shape[0]):
+        mask[row, max(1, shape[1] // (row + 1)) :] = 0
+    kinds = random.integers(0, types, shape)
+    return dict(zip(INPUTS, (ids * mask, mask, kinds * mask), strict=True))
+
+
+def expected(model, feed):
+    with torch.no_grad():
+        return model(**{name: torch.from_numpy(array) for name, array in feed.items()}).logits.numpy()
+
+
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def exported(request, tmp_path_factory):
+    """A model with channels that stand out, its fp32 graph, and the scaled graph with its int8 form."""
+    model = tiny_model(seed=3, **CONFIGURATIONS[request.param])
+    with torch.no_grad():
+        for block in model.transformer.encoder.layers:
+            block.post_attention.layernorm.bias[3] = 30.0
+            block.output.layernorm.bias[5] = 20.0
+            block.intermediate.conv1d.bias[7] = 400.0
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ids = torch.from_numpy(batch((4, 20))["input_ids"])
+    scales = find_scales(model, [(ids, torch.zeros_like(ids))])
+    folder = tmp_path_factory.mktemp(request.param)
+    write_graph(model, folder / "model.onnx", 20)
+    write_graph(model, folder / "scaled.onnx", 20, scales)
+    quantize_graph(folder / "scaled.onnx", folder / "quantised.onnx")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    return model, folder, scales
+
+
+@pytest.mark.parametrize("name", ["model", "scaled"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 128), (1, 512), (3, 7), (2, 9)])
+def test_torch_is_repeated(exported, name, shape):
+    model, folder, _ = exported
+    session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
+    feed = batch(shape, model.config.type_vocab_size)
+    assert session.run(["logits"], feed)[0] == pytest.approx(expected(model, feed), abs=1e-5)
+
+
+def test_padding_changes_nothing(exported):
+    model, folder, _ = exported
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    short = batch((1, 9), model.config.type_vocab_size)
+    padded = {name: np.pad(array, ((0, 0), (0, 30))) for name, array in short.items()}
+    assert session.run(None, padded)[0] == pytest.approx(session.run(None, short)[0], abs=1e-5)
+
+
+def test_outliers_are_found_and_scaled(exported):
+    model, _, scales = exported
+    assert all(s.up is not None and int(s.up.argmax()) == 3 for s in scales)
+    assert all(s.down is not None and int(s.down.argmax()) == 7 for s in scales)
+    for s in scales[1:]:
+        assert s.attention is not None
+        assert int(s.attention.argmax()) == 5
+    if model.transformer.embeddings.projection is not None:
+        assert scales[0].attention is None
+
+
+def test_the_interface_is_the_one_that_others_read(exported):
+    model, folder, _ = exported
+    for name in ("model", "quantised"):
+        session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
+        assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+            (name, "tensor(int64)", ["batch", "sequence"]) for name in INPUTS
+        ]
+        assert [(o.name, o.type) for o in session.get_outputs()] == [("logits", "tensor(float)")]
+        assert session.get_outputs()[0].shape == ["batch", model.config.num_labels]
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "scaled.onnx", "quantised.onnx"}
+
+
+def test_no_convolution_and_no_products_left_in_floats(exported):
+    _, folder, _ = exported
+    plain = Counter(node.op_type for node in onnx.load(str(folder / "model.onnx")).graph.node)
+    proto = onnx.load(str(folder / "quantised.onnx"))
+    quantised = Counter(node.op_type for node in proto.graph.node)
+    for found in (plain, quantised):
+        assert not {"Conv", "ConvInteger", "QLinearConv", "Where", "IsNaN"} & set(found)
+    constants = {initializer.name for initializer in proto.graph.initializer}
+    left = [n for n in proto.graph.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
+    assert not left
+    assert quantised["MatMulInteger"]
+    assert {node.domain for node in proto.graph.node} == {""}  # no operator of one engine only
+
+
+def test_nothing_of_this_machine_is_left_in_the_file(exported):
+    _, folder, _ = exported
+    for name in ("model", "quantised"):
+        content = (folder / f"{name}.onnx").read_bytes()
+        assert b".py" not in content
+        assert b"/site-packages" not in content
+
+
+def test_int8_is_close(exported):
+    model, folder, _ = exported
+    session = onnxruntime.InferenceSession(str(folder / "quantised.onnx"), disabled_optimizers=["SkipLayerNormFusion"])
+    feeds = [batch((1, 20), model.config.type_vocab_size, seed) for seed in range(20)]
+    got = np.concatenate([session.run(None, feed)[0] for feed in feeds])
+    want = np.concatenate([expected(model, feed) for feed in feeds])
+    assert np.abs(got - want).mean() < 0.15 * want.std()
+
+
+@pytest.mark.parametrize("opset", [18])
+def test_an_older_operator_set(tmp_path, opset):
+    model = tiny_model(num_hidden_layers=1)
+    write_graph(model, tmp_path / "model.onnx", opset)
+    assert onnx.load(str(tmp_path / "model.onnx")).opset_import[0].version == opset
+    feed = batch((2, 12))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    assert session.run(None, feed)[0] == pytest.approx(expected(model, feed), abs=1e-5)
