@@ -49,6 +49,14 @@ def train_step_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def train_block_table(record: dict[str, Any]) -> str:
+    lines = ["| one block, forward and backward | median, ms | BERT-base block / this |", "|---|---:|---:|"]
+    for name, timing in record["timings"].items():
+        lines.append(f"| {name} | {timing['median_ms']:.0f} | {record['ratios'][name]:.2f}x |")
+    lines += ["", f"`{record['command']}`, {record['threads']} threads. {made_on(record)}"]
+    return "\n".join(lines)
+
+
 def made_on(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     return (
@@ -57,7 +65,7 @@ def made_on(record: dict[str, Any]) -> str:
     )
 
 
-TABLES = {"demo": demo_table, "train_step": train_step_table}
+TABLES = {"demo": demo_table, "train_step": train_step_table, "train_block": train_block_table}
 
 
 def fill(text: str) -> str:

@@ -72,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         values = [part(**{f.name: chosen[verb][f.name] for f in fields(part)}) for part in parts]
         function(*values, command=shlex.join(["squeezebert", *given]))
+    except ModuleNotFoundError as error:
+        if (error.name or "squeezebert").startswith("squeezebert"):
+            raise
+        extra = "demo" if verb == "demo" else "train"
+        say(f"error: {verb} needs {error.name}, which the base install leaves out: pip install 'squeezebert[{extra}]'")
+        return 1
     except SqueezeBertError as error:
         say(f"error: {error}")
         return 1

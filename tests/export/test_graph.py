@@ -9,20 +9,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny_checkpoints import VOCABULARY, tiny_model
 
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.export.smoothing import find_scales
 from squeezebert.model.configuration import GROUP_FIELDS
+from tiny_checkpoints import VOCABULARY, tiny_model
 
 CONFIGURATIONS = {
     "paper": {**dict.fromkeys(GROUP_FIELDS, 4), "post_attention_groups": 1, "num_hidden_layers": 1},
     "dense": {**dict.fromkeys(GROUP_FIELDS, 1), "num_hidden_layers": 1},
     "mixed": {
         "q_groups": [1, 2],
-        "k_groups": [4, 2],
-        "v_groups": [4, 8],
+        "k_groups": [2, 2],
+        "v_groups": [4, 1],
         "post_attention_groups": [2, 1],
         "intermediate_groups": [2, 4],
         "output_groups": [4, 4],

@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from tiny_checkpoints import texts
 
+pytest_plugins = ["exported_folders"]
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
 from squeezebert.files.manifest import read_manifest, write_manifest
 from squeezebert.runtime import predictor as predictor_module

@@ -205,6 +205,27 @@ raise SystemExit(main(["predict", {str(exported[1])!r}, {str(table)!r}]))
     assert json.loads(result.stdout)["label"] in ("money", "sport", "stage")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "d.csv", "--output", "m"], "squeezebert[train]"),
+        (["export", "m", "--output", "e"], "squeezebert[train]"),
+        (["demo"], "squeezebert[demo]"),
+    ],
+)
+def test_the_base_install_names_the_extra_that_a_verb_needs(arguments, extra):
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from squeezebert.cli import main
+raise SystemExit(main({arguments!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert f"pip install '{extra}'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_the_module_is_the_program():
     result = subprocess.run(
         [sys.executable, "-m", "squeezebert", "--version"], capture_output=True, text=True, check=True

@@ -72,7 +72,7 @@ class Checkpoint:
 
     def config(self) -> dict[str, Any]:
         """Return `config.json` of the exported folder, under the model type that transformers.js has a class for."""
-        config: dict[str, Any] = self.model.config.to_diff_dict()
+        config: dict[str, Any] = self.model.config.to_dict()
         names = self.labels or ("LABEL_0",)
         config.update(
             model_type=SqueezeBertConfig.transformers_model_type,
@@ -81,7 +81,8 @@ class Checkpoint:
             label2id={label: i for i, label in enumerate(names)},
             problem_type=PROBLEM_OF_TASK[self.task],
         )
-        config.pop("dtype", None)
+        for key in ("dtype", "_name_or_path"):  # of this load, not of the model
+            config.pop(key, None)
         return config
 
 

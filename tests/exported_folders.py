@@ -1,18 +1,20 @@
-"""Fixtures: an exported folder of each task, made once for the tests of the export and of the runtime."""
+"""Fixtures: an exported folder of each task, made once a session.
+
+A test module takes them with `pytest_plugins = ["exported_folders"]`.
+"""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_checkpoints import confident_rows, logits_of, save_checkpoint, texts, tiny_model
 
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
+from tiny_checkpoints import confident_rows, logits_of, save_checkpoint, texts, tiny_model
 
 LABELS = ["calm", "busy", "other"]
 
@@ -35,7 +37,6 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _regression(tmp_path_factory.getbasetemp() / "regression")
 
 
-@functools.cache
 def _single(folder: Path) -> Any:
     model = tiny_model()
     about = {
@@ -52,7 +53,6 @@ def _single(folder: Path) -> Any:
     return SimpleNamespace(checkpoint=checkpoint, output=folder / "exported", report=report, model=model, rows=rows)
 
 
-@functools.cache
 def _multi(folder: Path) -> Any:
     model = tiny_model(seed=1, q_groups=4, num_hidden_layers=1)
     about = {
@@ -73,11 +73,10 @@ def _multi(folder: Path) -> Any:
     return SimpleNamespace(checkpoint=checkpoint, output=folder / "exported", report=report, model=model, rows=rows)
 
 
-@functools.cache
 def _regression(folder: Path) -> Any:
     model = tiny_model(seed=2, num_labels=1, num_hidden_layers=1)
     items = texts(30, 4)
-    noise = np.random.default_rng(0).normal(0, 0.1, len(items))
+    noise = np.random.default_rng(0).normal(0, 0.02, len(items))
     values = logits_of(model, items)[:, 0] + noise
     rows = [{"text": t, "text_pair": None, "label": float(v)} for t, v in zip(items, values, strict=True)]
     checkpoint = save_checkpoint(folder / "checkpoint", model, None, rows)
