@@ -13,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tiny_checkpoints import texts
-
-pytest_plugins = ["exported_folders"]
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
 from squeezebert.files.manifest import read_manifest, write_manifest
 from squeezebert.runtime import predictor as predictor_module
 from squeezebert.runtime.predictor import Prediction, load
 from squeezebert.runtime.tokens import TextError
+from tiny_checkpoints import texts
+
+pytest_plugins = ["exported_folders"]
 
 ODD = ["", " ", "\0", "🙂", "\ud800", "שלום", "x" * 5000, "the " * 3000, "[SEP]"]
 
@@ -69,9 +69,15 @@ def test_the_answer_to_a_single_label(model):
     }
 
 
-def test_temperature_is_applied(model):
-    logits = model.logits(["the train"])[0] / 1.5
-    assert values([model.predict("the train")])[0] == pytest.approx(np.exp(logits) / np.exp(logits).sum())
+def test_the_temperature_is_in_the_file_and_applied_once(model):
+    assert (model.manifest.temperature, model.manifest.calibrated_logits) == (1.5, True)
+    logits = model.logits(["the train"])
+    found = model.probabilities(logits)
+    assert values([model.predict("the train")])[0] == pytest.approx(found[0])
+    assert found[0] == pytest.approx(np.exp(logits[0]) / np.exp(logits[0]).sum())
+    raw = load(model.folder, threads=1)
+    raw.manifest = replace(raw.manifest, calibrated_logits=False)  # as a folder whose logits are the checkpoint's
+    assert raw.probabilities(logits * 1.5)[0] == pytest.approx(found[0])
 
 
 def test_several_labels(multi):

@@ -118,6 +118,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     columns = about.get("text_columns")
     thresholds = about.get("thresholds")
     temperature = float((about.get("calibration") or {}).get("temperature") or 1.0)
+    temperature = 1.0 if task == "regression" else temperature
     if not 0 < temperature < math.inf:
         raise FolderError(f"{folder / DESCRIPTION}: calibration temperature {temperature}; it must be above 0")
     if thresholds is not None and len(thresholds) != len(labels):

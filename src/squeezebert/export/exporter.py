@@ -157,14 +157,14 @@ def _build(
     """Fill `folder` with everything that passed."""
     tell("writing the fp32 model")
     _write_tokenizer_and_config(folder, source)
-    write_graph(source.model, folder / MODEL_PATHS["fp32"], options.opset)
+    write_graph(source.model, folder / MODEL_PATHS["fp32"], options.opset, temperature=source.temperature)
     manifest = _first_manifest(folder, source)
     write_manifest(folder, manifest)
 
     tell(f"comparing fp32 with torch on {len(evidence.rows)} {evidence.source}")
     texts = evidence.texts
     predictor = load(folder, options.threads, "fp32")
-    reference = predictor.probabilities(torch_logits(source, texts, predictor.tokenizer))
+    reference = predictor.probabilities(torch_logits(source, texts, predictor.tokenizer) / source.temperature)
     answers: dict[str, Array] = {"torch": reference, "fp32": predictor.probabilities(predictor.logits(texts))}
     verification: dict[str, Verification] = {"fp32": verify_fp32(evidence, reference, answers["fp32"])}
     if verification["fp32"].refused:
@@ -178,7 +178,8 @@ def _build(
         tell("quantising to int8")
         del predictor
         smooth = folder / "onnx" / "smooth.onnx"
-        write_graph(source.model, smooth, options.opset, find_scales(source.model, _calibration(source)))
+        scales = find_scales(source.model, _calibration(source))
+        write_graph(source.model, smooth, options.opset, scales, source.temperature)
         quantize_graph(smooth, folder / MODEL_PATHS["int8"])
         smooth.unlink()
         manifest = replace(manifest, files={**manifest.files, "int8": _describe_model(folder, "int8")})
@@ -244,6 +245,7 @@ def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
         versions={"squeezebert": squeezebert.__version__, **versions},
         verification={},
         samples=(),
+        calibrated_logits=True,
         source=source.folder.resolve().name,
     )
 

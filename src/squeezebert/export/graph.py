@@ -142,7 +142,10 @@ class ClassifierGraph(nn.Module):
     """The whole model as it is exported: token ids, mask and types (B, T) in, logits (B, L) out."""
 
     def __init__(
-        self, model: SqueezeBertForSequenceClassification, scales: Sequence[BlockScales] | None = None
+        self,
+        model: SqueezeBertForSequenceClassification,
+        scales: Sequence[BlockScales] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         encoder, blocks = model.transformer, model.transformer.encoder.layers
@@ -155,7 +158,11 @@ class ClassifierGraph(nn.Module):
         self.blocks = nn.ModuleList(
             Block(block, heads, i == last, scales[i], scales[i + 1].attention) for i, block in enumerate(blocks)
         )
-        self.pooler, self.classifier = encoder.pooler.dense, model.classifier
+        self.pooler = encoder.pooler.dense
+        # Logits divided by the temperature: whatever engine takes their softmax gets calibrated probabilities
+        self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
+        self.classifier.weight.data = model.classifier.weight.detach() / temperature
+        self.classifier.bias.data = model.classifier.bias.detach() / temperature
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits (B, L)."""
@@ -174,15 +181,17 @@ def write_graph(
     path: Path,
     opset: int,
     scales: Sequence[BlockScales] | None = None,
+    temperature: float = 1.0,
 ) -> None:
     """Write `model` (fp32) as an ONNX file with dynamic batch and length, weights inside.
 
     `scales`, one a block, make a graph whose outputs are the same and whose ranges suit int8.
 
-    Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int64 (B, T); the output is `logits` (B, L).
+    Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int64 (B, T); the output is `logits` (B, L), divided by
+    `temperature`.
     Raises `DependencyError` when the packages that write ONNX are not installed.
     """
-    graph = ClassifierGraph(model, scales).eval()
+    graph = ClassifierGraph(model, scales, temperature).eval()
     # Three tensors of their own: two names for one tensor would be exported as one input
     example = (torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9).long())
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}

@@ -130,6 +130,8 @@ class Manifest:
     """measurements added after the export, one record each"""
     format: int = FORMAT
     """version of this file's layout"""
+    calibrated_logits: bool = False
+    """whether the files' logits are divided by the temperature already, so that every engine's softmax is calibrated"""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """anything else worth keeping"""
 

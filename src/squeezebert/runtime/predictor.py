@@ -142,15 +142,15 @@ class Predictor:
         return self._stream(texts, batch_size)
 
     def logits(self, texts: Sequence[Text], batch_size: int | None = None) -> Array:
-        """Return the model's raw outputs (N, L), before temperature and probabilities."""
+        """Return the outputs of the model file (N, L), before probabilities."""
         rows = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
         return np.stack(rows) if rows else np.empty((0, len(self.labels) or 1))
 
     def probabilities(self, logits: Array) -> Array:
-        """Return what raw outputs (N, L) mean: probabilities (N, L) after calibration; in regression, the values."""
+        """Return what the file's outputs (N, L) mean: probabilities (N, L) after calibration; in regression, the values."""
         if self.task == "regression":
             return logits
-        scaled = logits / self.manifest.temperature
+        scaled = logits if self.manifest.calibrated_logits else logits / self.manifest.temperature
         if self.task == "multi_label":
             # exp of a negative number only, so that nothing overflows
             small = np.exp(-np.abs(scaled))
