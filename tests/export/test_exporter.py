@@ -123,9 +123,8 @@ def test_torch_is_repeated(task, request):
     exported = request.getfixturevalue(task)
     items = list(exported.report.texts)[:10]
     manifest = exported.report.manifest
-    manifest = exported.report.manifest
+    logits = load(exported.output, threads=1, precision="fp32").logits(items)
     expected = logits_of(exported.model, items, manifest.max_length) / manifest.temperature
-    expected = logits_of(exported.model, items, manifest.max_length)
     assert logits == pytest.approx(expected, abs=1e-5)
 
 
