@@ -147,7 +147,7 @@ class Predictor:
         return np.stack(rows) if rows else np.empty((0, len(self.labels) or 1))
 
     def probabilities(self, logits: Array) -> Array:
-        """Return what the file's outputs (N, L) mean: probabilities (N, L) after calibration; in regression, the values."""
+        """Return what the file's outputs (N, L) mean: calibrated probabilities (N, L); in regression, the values."""
         if self.task == "regression":
             return logits
         scaled = logits if self.manifest.calibrated_logits else logits / self.manifest.temperature
