@@ -131,7 +131,7 @@ class Manifest:
     format: int = FORMAT
     """version of this file's layout"""
     calibrated_logits: bool = False
-    """whether the files divide their logits by the temperature themselves, so that any engine's softmax is calibrated"""
+    """whether the files divide their logits by the temperature, so that any engine's softmax is calibrated"""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """anything else worth keeping"""
 
