@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 import pytest
-from tiny_checkpoints import texts, tiny_tokenizer
 
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
 from squeezebert.runtime.tokens import TextError, Tokenizer, split_pair
+from tiny_checkpoints import texts, tiny_tokenizer
 
 ODD = [
     "",
