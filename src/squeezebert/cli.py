@@ -88,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        say(f"error: {error.filename or 'output'}: {error.strerror}")
+        return 1
     return 0
 
 

@@ -12,6 +12,7 @@ from squeezebert.data.calibration import (
     choose_thresholds,
     expected_calibration_error,
     fit_temperature,
+    held_out_decisions,
 )
 from squeezebert.data.metrics import METRICS, predicted, probabilities_of, score
 
@@ -94,8 +95,22 @@ def test_thresholds_separate_and_leave_a_margin():
     probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.3, 0.1], [0.35, 0.4]])
     targets = np.array([[0, 0], [0, 0], [1, 0], [1, 0]], dtype=np.float32)
     first, second = choose_thresholds(probabilities, targets)
-    assert first == pytest.approx(0.25)
+    assert first == pytest.approx((2 * 0.25 + 5 * 0.5) / 7)  # 0.25 separates; two rows move it so far from 0.5
     assert second == 0.5  # no row has the label
+
+
+def test_scores_of_several_labels_are_not_flattered_by_their_thresholds():
+    """On noise the decisions are no better than chance, though thresholds fitted on all rows seem to be."""
+    generator = np.random.default_rng(1)
+    logits = generator.normal(size=(60, 20))
+    targets = (generator.random((60, 20)) < 0.1).astype(np.float32)
+    found = calibrate(logits, targets, "multi_label")
+    seen = score(
+        probabilities_of(logits, "multi_label", found.temperature), targets, "multi_label", np.array(found.thresholds)
+    )
+    honest = score(held_out_decisions(logits, targets), targets, "multi_label")
+    assert honest["micro_f1"] <= seen["micro_f1"]
+    assert honest["micro_f1"] < 0.2
 
 
 def test_regression_is_left_alone():

@@ -194,3 +194,15 @@ def test_a_grouped_layer_is_a_grouped_convolution(groups):
     x = torch.randn(2, 5, 16)
     assert_close(layer(x), convolution(x.transpose(1, 2)).transpose(1, 2))
     assert_close(layer(x[0]), layer(x)[0])  # any leading shape, as a Linear takes
+
+
+def test_choices_made_while_loading_a_bert_are_kept(tmp_path):
+    bert_checkpoint("Model", tmp_path)
+    load = ours.SqueezeBertForSequenceClassification.from_pretrained
+    assert load(tmp_path, attn_implementation="eager").config._attn_implementation == "eager"
+    theirs = transformers.BertConfig.from_pretrained(tmp_path, num_labels=5)
+    assert load(tmp_path, config=theirs).classifier.out_features == 5
+    mine = configuration.SqueezeBertConfig.from_pretrained(tmp_path, num_labels=4)
+    assert load(tmp_path, config=mine).classifier.out_features == 4
+    with pytest.raises(ValueError, match="groups = 1"):
+        load(tmp_path, config=configuration.SqueezeBertConfig())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -236,3 +237,25 @@ assert model.predict("the train").label
 assert not {{"torch", "transformers", "onnx", "scipy", "sklearn"}} & set(sys.modules), sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_predictor_is_copied_and_shown(model):
+    again = pickle.loads(pickle.dumps(model))
+    assert again.predict("the train") == model.predict("the train")
+    assert "Predictor(" in repr(model)
+    assert "single_label" in repr(model)
+
+
+def test_arrays_are_sequences_and_mappings_are_not_texts(model):
+    assert len(model.predict(np.array(["the train", "a boat"]))) == 2
+    for wrong in ({"text": "the train"}, {"the train"}):
+        with pytest.raises(TextError):
+            model.predict(wrong)
+
+
+def test_labels_that_do_not_belong_to_the_model_are_refused(single, tmp_path):
+    folder = shutil.copytree(single.output, tmp_path / "copy")
+    manifest = read_manifest(folder)
+    write_manifest(folder, replace(manifest, labels=(*manifest.labels, "one more")))
+    with pytest.raises(FolderError, match="do not belong together"):
+        load(folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 
 from squeezebert.data.examples import load_labelled
 from squeezebert.data.options import DataOptions
@@ -55,8 +55,6 @@ def test_a_run_learns_and_leaves_a_complete_checkpoint(topics, tiny_base, tmp_pa
     # The weights in the folder are those that were scored
     model = SqueezeBertForSequenceClassification.from_pretrained(output)
     assert model.config.id2label == {0: "money", 1: "sport", 2: "stage"}
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(output)
     batch = tokenizer([row["text"] for row in rows], padding=True, truncation=True, max_length=24, return_tensors="pt")
     with torch.no_grad():
@@ -95,6 +93,63 @@ def test_a_killed_run_resumes_to_the_same_weights(topics, tiny_base, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("step", [19, 23])
+def test_a_run_killed_in_a_later_epoch_sees_the_batches_it_would_have_seen(step, topics, tiny_base, tmp_path):
+    options = FinetuneOptions(epochs=3, patience=0, save_every=3, **FAST)
+    whole = finetune(topics, tiny_base, tmp_path / "whole", options)
+    assert len(topics.train) / 8 < step < 2 * len(topics.train) / 8
+    with pytest.raises(Killed):
+        finetune(topics, tiny_base, tmp_path / "cut", options, callbacks=[KillAt(step)])
+    resumed = finetune(topics, tiny_base, tmp_path / "cut", options)
+    assert resumed.metrics == whole.metrics
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("damage", ["no state", "cut weights", "nothing complete"])
+def test_a_save_that_a_kill_left_half_written_is_passed_over(damage, topics, tiny_base, tmp_path):
+    options = FinetuneOptions(epochs=2, patience=0, save_every=5, **FAST)
+    whole = finetune(topics, tiny_base, tmp_path / "whole", options)
+    cut = tmp_path / "cut"
+    with pytest.raises(Killed):
+        finetune(topics, tiny_base, cut, options, callbacks=[KillAt(13)])
+    saves = sorted((cut / PROGRESS_FOLDER).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(saves) == 2
+    for save in saves if damage == "nothing complete" else saves[-1:]:
+        if damage == "cut weights":
+            weights = save / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:100])
+        else:
+            (save / "trainer_state.json").unlink()
+    assert finetune(topics, tiny_base, cut, options).metrics == whole.metrics
+
+
+def test_overwriting_resumes_too_and_keeps_the_old_model_until_the_end(topics, tiny_base, tmp_path):
+    finetune(topics, tiny_base, tmp_path, FinetuneOptions(epochs=1, **FAST), overwrite=True)
+    old = (tmp_path / "model.safetensors").read_bytes()
+    options = FinetuneOptions(epochs=2, patience=0, save_every=5, **FAST)
+    with pytest.raises(Killed):
+        finetune(topics, tiny_base, tmp_path, options, overwrite=True, callbacks=[KillAt(13)])
+    assert (tmp_path / "model.safetensors").read_bytes() == old
+    lines: list[str] = []
+    finetune(topics, tiny_base, tmp_path, options, overwrite=True, report=lines.append)
+    assert any("resuming at step" in line for line in lines)
+    assert (tmp_path / "model.safetensors").read_bytes() != old
+
+
+def test_a_run_that_never_saved_does_not_block_its_folder(topics, tiny_base, tmp_path):
+    output = tmp_path / "model"
+    with pytest.raises(Killed):
+        finetune(topics, tiny_base, output, FinetuneOptions(epochs=2, **FAST), callbacks=[KillAt(1)])
+    assert finetune(topics, tiny_base, output, FinetuneOptions(epochs=1, **FAST)).steps > 0
+
+
+def test_an_unknown_tracker_is_named_and_leaves_no_trace(topics, tiny_base, tmp_path):
+    with pytest.raises(OptionError, match="--report-to nothing_of_the_kind"):
+        finetune(topics, tiny_base, tmp_path / "m", FinetuneOptions(report_to="nothing_of_the_kind", **FAST))
+    assert not (tmp_path / "m").exists()
+
+
 def test_same_seed_same_weights_and_another_seed_others(topics, tiny_base, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         finetune(topics, tiny_base, tmp_path / name, FinetuneOptions(epochs=1, **FAST | {"seed": seed}))
@@ -126,10 +181,11 @@ def test_an_output_that_holds_something_is_left_alone(topics, tiny_base, tmp_pat
 
 
 def test_a_cut_run_with_other_options_is_refused(topics, tiny_base, tmp_path):
+    output = tmp_path / "model"
     with pytest.raises(Killed):
-        finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=2, **FAST), callbacks=[KillAt(1)])
+        finetune(topics, tiny_base, output, FinetuneOptions(epochs=2, **FAST), callbacks=[KillAt(17)])
     with pytest.raises(FolderError, match="with other data or options"):
-        finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=3, **FAST))
+        finetune(topics, tiny_base, output, FinetuneOptions(epochs=3, **FAST))
 
 
 def test_early_stopping_ends_a_run_that_does_not_get_better(topics, tiny_base, tmp_path):
@@ -182,6 +238,24 @@ def test_a_number_is_learned_from_pairs(tiny_base, tmp_path):
     assert result.calibration.temperature == 1
 
 
+def test_numbers_of_any_size_are_learned_and_answered_in_their_unit(tiny_base, tmp_path):
+    rows = [
+        {"text": f"{word} {n}", "price": price + n}
+        for n in range(30)
+        for word, price in (("goal", 10_000.0), ("bank", 55_000.5), ("film", 100_000.0))
+    ]
+    table = tmp_path / "prices.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_labelled(table, DataOptions(eval_fraction=0.3, label="price"))
+    result = finetune(data, tiny_base, tmp_path / "model", FinetuneOptions(epochs=8, **FAST))
+    assert result.metrics["pearson"] > 0.9
+    prices = np.array([example.label for example in data.evaluation])
+    assert result.metrics["mean_squared_error"] < 0.5 * prices.var()
+    model = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "model")
+    again = finetune(data, tmp_path / "model", tmp_path / "again", FinetuneOptions(epochs=1, **FAST), model=model)
+    assert again.metrics["mean_squared_error"] < 0.5 * prices.var()  # a trained head is taken on in its unit
+
+
 def test_a_metric_of_another_task_is_named(topics, tiny_base, tmp_path):
     with pytest.raises(OptionError, match=r"--metric pearson: a single_label task has accuracy"):
         finetune(topics, tiny_base, tmp_path, FinetuneOptions(metric="pearson"))
@@ -203,11 +277,12 @@ def test_a_student_learns_from_its_teacher_alone(topics, tiny_base, tmp_path):
     finetune(topics, tiny_base, tmp_path / "teacher", FinetuneOptions(epochs=6, **FAST))
     teacher = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "teacher")
     student = squeeze(teacher, PAPER_GROUPS)
-    ids = torch.randint(5, 100, (16, 12), generator=torch.Generator().manual_seed(0))
+    texts = [example.text for example in topics.evaluation]
+    batch = AutoTokenizer.from_pretrained(tiny_base)(texts, padding=True, return_tensors="pt")
 
     def distance(model):
         with torch.no_grad():
-            answers = [m.eval()(ids, attention_mask=torch.ones_like(ids)).logits.softmax(-1) for m in (model, teacher)]
+            answers = [m.eval()(**batch).logits.softmax(-1) for m in (model, teacher)]
         return (answers[0] - answers[1]).abs().mean().item()
 
     before = distance(student)

@@ -94,14 +94,30 @@ def test_predict_reads_standard_input_as_a_program(exported):
 
 def test_predict_stops_at_a_bad_row_or_skips_it(exported, tmp_path, capsys):
     table = tmp_path / "bad.csv"
-    table.write_text("text,more\ngoal,1\nbank\n,3\nstar,4\n")
+    table.write_text('text,more\ngoal,1\nbank\n"",3\nstar,4\n')
     assert run("predict", exported[1], table) == 1
     said = capsys.readouterr()
     assert "bad.csv:3" in said.err
     assert run("predict", exported[1], table, "--skip-bad-rows") == 0
     said = capsys.readouterr()
-    assert [json.loads(line)["line"] for line in said.out.splitlines()] == [2, 5]
-    assert "skipped 2 rows" in said.err
+    assert [json.loads(line)["line"] for line in said.out.splitlines()] == [2, 4, 5]  # an empty text has an answer
+    assert "skipped 1 rows" in said.err
+
+
+def test_predict_never_writes_over_what_it_reads(exported, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("text\ngoal\n")
+    assert run("predict", exported[1], table, "--output", table) == 1
+    assert "the file that is read" in capsys.readouterr().err
+    assert table.read_text() == "text\ngoal\n"
+
+
+def test_a_place_that_cannot_be_written_is_named(exported, topic_table, tiny_base, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert run("train", topic_table, "--base", tiny_base, "--output", blocked / "x", "--epochs", 1) == 1
+    assert run("export", exported[0], "--output", blocked / "x") == 1
+    assert capsys.readouterr().err.count("error: ") == 2
 
 
 def test_export_verifies_on_a_table_of_the_users(exported, tmp_path, capsys):

@@ -16,6 +16,8 @@ from squeezebert.data.metrics import probabilities_of
 from squeezebert.data.options import Task
 
 BINS = 15
+# A threshold counts as if this many rows had asked for 0.5
+_PRIOR_ROWS = 5
 # exp(±4): beyond this the logits say nothing, or the evaluation rows are too few to say how much
 _LOG_TEMPERATURE_BOUNDS = (-4.0, 4.0)
 
@@ -82,7 +84,7 @@ def expected_calibration_error(
 
 
 def choose_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> tuple[float, ...]:
-    """For each label the probability with the best F1 on these rows; 0.5 for a label that no row has."""
+    """For each label the probability with the best F1 on these rows, drawn towards 0.5 where few rows have it."""
     chosen = []
     for column, present in zip(probabilities.T, targets.T, strict=True):
         if not present.any():
@@ -93,7 +95,9 @@ def choose_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> tuple[f
         best = int(f1[:-1].argmax())
         # Half-way to the next lower score: the threshold itself is the score of a row and has no margin
         lower = column[column < thresholds[best]]
-        chosen.append(float((thresholds[best] + lower.max()) / 2 if len(lower) else thresholds[best] / 2))
+        found = float((thresholds[best] + lower.max()) / 2 if len(lower) else thresholds[best] / 2)
+        rows = float(present.sum())
+        chosen.append((rows * found + _PRIOR_ROWS * 0.5) / (rows + _PRIOR_ROWS))
     return tuple(chosen)
 
 
@@ -104,8 +108,7 @@ def calibrate(logits: np.ndarray, targets: np.ndarray, task: Task) -> Calibratio
     temperature = fit_temperature(logits, targets, task)
     # Each half is scored with the temperature of the other
     after = np.empty(logits.shape, dtype=np.float64)
-    order = np.random.default_rng(0).permutation(len(targets))
-    for fitted, scored in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+    for fitted, scored in _halves(len(targets)):
         after[scored] = probabilities_of(logits[scored], task, fit_temperature(logits[fitted], targets[fitted], task))
     calibrated = probabilities_of(logits, task, temperature)
     return Calibration(
@@ -114,3 +117,22 @@ def calibrate(logits: np.ndarray, targets: np.ndarray, task: Task) -> Calibratio
         expected_calibration_error(after, targets, task),
         choose_thresholds(calibrated, targets) if task == "multi_label" else None,
     )
+
+
+def held_out_decisions(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Decide several labels (N, L) with thresholds chosen on the other half of the rows: 0.0 or 1.0 each.
+
+    Scores of decisions by thresholds that were chosen on the same rows would flatter the model.
+    """
+    decided = np.empty(logits.shape, dtype=np.float64)
+    for fitted, scored in _halves(len(targets)):
+        temperature = fit_temperature(logits[fitted], targets[fitted], "multi_label")
+        chosen = choose_thresholds(probabilities_of(logits[fitted], "multi_label", temperature), targets[fitted])
+        decided[scored] = probabilities_of(logits[scored], "multi_label", temperature) >= np.array(chosen)
+    return decided
+
+
+def _halves(rows: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return (fitted, scored) indices twice, each half once in each part."""
+    order = np.random.default_rng(0).permutation(rows)
+    return (order[::2], order[1::2]), (order[1::2], order[::2])

@@ -68,7 +68,7 @@ def read_examples(
     if columns is not None and task is None:
         columns = replace(columns, labels=())
     columns, rows = open_table(str(source), options, columns, labelled=task is not None, on_skip=on_skip)
-    cells = read_cells(rows, columns, options, on_skip)
+    cells = read_cells(rows, columns, options, on_skip, empty=task is None)
     if task is None:
         return (Example(cell.text, cell.text_pair, None, cell.source, cell.line) for cell in cells)
     check_columns(task, columns)
@@ -134,12 +134,14 @@ def open_table(
     return columns, chain([first], rows)
 
 
-def read_cells(rows: Iterator[Row], columns: Columns, options: DataOptions, on_skip: OnSkip | None) -> Iterator[Cells]:
-    """Rows with a text that can be used; the others are bad rows."""
+def read_cells(
+    rows: Iterator[Row], columns: Columns, options: DataOptions, on_skip: OnSkip | None, *, empty: bool = False
+) -> Iterator[Cells]:
+    """Rows with a text that can be used; others are bad rows. An `empty` text has an answer, but teaches nothing."""
     for row in rows:
         try:
-            text = _text(row, columns.text)
-            pair = None if columns.text_pair is None else _text(row, columns.text_pair)
+            text = _text(row, columns.text, empty)
+            pair = None if columns.text_pair is None else _text(row, columns.text_pair, empty)
             cells = {name: _cell(row, name) for name in columns.labels}
         except BadCell as error:
             bad = RowError(row.source, row.line, error.reason, error.detail)
@@ -149,12 +151,12 @@ def read_cells(rows: Iterator[Row], columns: Columns, options: DataOptions, on_s
             yield Cells(text, pair, label, row.source, row.line)
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: Row, column: str, empty: bool) -> str:
     cell = _cell(row, column)
     if not isinstance(cell, str):
         detail = f"column {column!r} holds {str(cell)[:40]!r} ({type(cell).__name__})"
         raise BadCell("text is not a string", detail)
-    if not cell or cell.isspace():
+    if not empty and (not cell or cell.isspace()):
         raise BadCell("empty text", f"column {column!r}")
     check_text(cell, "text")
     return cell

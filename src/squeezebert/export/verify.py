@@ -160,8 +160,12 @@ def verify_int8(
     reasons: list[str] = []
     warnings: list[str] = []
     if found.agreement < options.min_agreement:
-        shortfall = f"{found.agreement:.1%} agreement with fp32 on {found.rows} {found.source}"
-        shortfall += f", below {options.min_agreement:.1%}"
+        if evidence.task == "regression":
+            shortfall = f"a correlation of {found.agreement:.3f} with fp32 on {found.rows} {found.source}"
+            shortfall += f", below {options.min_agreement:.3f}"
+        else:
+            shortfall = f"{found.agreement:.1%} agreement with fp32 on {found.rows} {found.source}"
+            shortfall += f", below {options.min_agreement:.1%}"
         certain = evidence.source == EVALUATION_ROWS or (
             evidence.task != "regression"
             and mean_interval(evidence.agreement(fp32, answers)).high < options.min_agreement

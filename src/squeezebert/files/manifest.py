@@ -203,7 +203,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise FolderError(f"{folder}: a file; name the exported folder it lies in")
     if not path.is_file():
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and not (folder / "onnx").is_dir():
             raise FolderError(
                 f"{folder}: a checkpoint, not an exported folder; run `squeezebert export {folder}` first"
             )

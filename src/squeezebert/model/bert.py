@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from squeezebert.model.configuration import SqueezeBertConfig
+from squeezebert.model.configuration import GROUP_FIELDS, SqueezeBertConfig
 
 if TYPE_CHECKING:
     from squeezebert.model.modeling import SqueezeBertPreTrainedModel
@@ -64,6 +64,12 @@ def load_bert(cls: type[SqueezeBertPreTrainedModel], name: Any, *args: Any, **kw
         return None
     bert_class = getattr(transformers, cls.__name__.replace("SqueezeBert", "Bert"))
     kwargs.pop("config", None)
+    if isinstance(given, SqueezeBertConfig):
+        if any(given.groups(name, layer) != 1 for name in GROUP_FIELDS for layer in range(given.num_hidden_layers)):
+            raise ValueError(f"{name} is a BERT: its weights are those of groups = 1; load it so, then squeeze it")
+        kwargs.update(num_labels=given.num_labels, id2label=given.id2label, label2id=given.label2id)
+    elif given is not None:
+        kwargs["config"] = given
     wants_info = kwargs.pop("output_loading_info", False)
     bert, info = bert_class.from_pretrained(name, *args, output_loading_info=True, **kwargs)
     if isinstance(given, SqueezeBertConfig):
@@ -72,6 +78,7 @@ def load_bert(cls: type[SqueezeBertPreTrainedModel], name: Any, *args: Any, **kw
         translated = SqueezeBertConfig.translate(bert.config.to_dict())
         translated.pop("model_type")
         config = SqueezeBertConfig(**translated)
+    config._attn_implementation = bert.config._attn_implementation
     config.name_or_path = str(name)
     state = convert_bert_weights(bert.state_dict())
     if bert_class is transformers.BertForPreTraining:

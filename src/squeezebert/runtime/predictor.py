@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
@@ -12,7 +12,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.files.errors import OptionError
+from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, check_file, read_manifest
 from squeezebert.runtime.session import check_threads, open_session
 from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, split_pair
@@ -99,6 +99,20 @@ class Predictor:
         self._batch_size = None if file.batch_invariant else 1
         self._session = open_session(model, threads, file.disabled_optimizers)
 
+        outputs = self._session.get_outputs()[0].shape[-1]
+        if isinstance(outputs, int) and outputs != (len(self.labels) or 1):
+            raise FolderError(
+                f"{self.folder}: the model has {outputs} outputs, the manifest {len(self.labels)} labels: they do not "
+                "belong together; export the checkpoint again"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predictor, (self.folder, self.threads, self.precision, False)
+
+    def __repr__(self) -> str:
+        labels = f", {len(self.labels)} labels" if self.labels else ""
+        return f"Predictor({str(self.folder)!r}, {self.precision}, {self.task}{labels})"
+
     @property
     def task(self) -> str:
         """`single_label`, `multi_label` or `regression`."""
@@ -131,13 +145,17 @@ class Predictor:
         Raises `TextError`, naming the index, for an item that is no text, or a pair where the model reads single texts
         and the other way round; `OptionError` for an unusable batch size.
         """
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+        ):
             raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")
         if isinstance(texts, str):
             return next(self._stream((texts,), batch_size))
         if isinstance(texts, Sequence):
             return list(self._stream(texts, batch_size))
-        if not isinstance(texts, Iterable):
+        if hasattr(texts, "tolist"):  # an array, or a column of a data frame
+            return list(self._stream(texts.tolist(), batch_size))
+        if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set):
             raise TextError(f"expected a text or several, not {type(texts).__name__}")
         return self._stream(texts, batch_size)
 

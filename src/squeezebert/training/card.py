@@ -71,8 +71,10 @@ def model_card(
         pairs = zip(data.labels, calibration.thresholds, strict=True)
         lines += [
             "",
-            "A label applies from its threshold on; thresholds were chosen for the best F1 on the evaluation rows, "
-            "so the F1 above flatters them: " + ", ".join(f"`{name}` {value:.3f}" for name, value in pairs) + ".",
+            "A label applies from its threshold on, chosen for the best F1 on the evaluation rows; the scores above "
+            "are of thresholds chosen on the other half of the rows: "
+            + ", ".join(f"`{name}` {value:.3f}" for name, value in pairs)
+            + ".",
         ]
     lines += [
         "",

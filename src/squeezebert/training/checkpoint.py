@@ -20,7 +20,17 @@ RECORD = "squeezebert.json"
 EVALUATION = "evaluation.jsonl"
 FORMAT = 1
 # What a run writes into its folder; nothing else there is ours to delete
-_WRITTEN = (RECORD, EVALUATION, "README.md", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+_WRITTEN = (
+    RECORD,
+    EVALUATION,
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 
 def write_record(

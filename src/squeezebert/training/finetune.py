@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -27,10 +28,9 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from squeezebert.data.batches import tokenise
-from squeezebert.data.calibration import Calibration, calibrate
+from squeezebert.data.calibration import Calibration, calibrate, held_out_decisions
 from squeezebert.data.examples import LabelledData, encode_targets
 from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
 from squeezebert.files.errors import FolderError, OptionError
@@ -38,7 +38,8 @@ from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
 from squeezebert.training.options import DistilOptions, FinetuneOptions
-from squeezebert.training.trainer import DistilTrainer, Progress, Report
+from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
+from squeezebert.training.units import Units
 
 PROGRESS_FOLDER = ".training"
 MARKER = "fingerprint"
@@ -65,8 +66,8 @@ class FinetuneResult:
     """Training texts that were cut to `max_length`."""
 
 
-def load_base(base: str | Path, data: LabelledData) -> Any:
-    """Load a checkpoint folder or Hub id as a classifier for the labels of `data`.
+def load_base(base: str | Path, data: LabelledData) -> tuple[Any, bool]:
+    """Load a checkpoint folder or Hub id as a classifier for the labels of `data`, and say whether it has a head.
 
     Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that is not BERT's.
     """
@@ -74,14 +75,17 @@ def load_base(base: str | Path, data: LabelledData) -> Any:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a head that starts from nothing is what was asked for
     try:
-        return SqueezeBertForSequenceClassification.from_pretrained(
+        model, info = SqueezeBertForSequenceClassification.from_pretrained(
             str(base),
+            output_loading_info=True,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
             problem_type=PROBLEM_TYPES[data.task],
             ignore_mismatched_sizes=True,
         )
+        absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+        return model, "classifier.weight" not in absent
     except OSError as error:
         raise FolderError(
             f"{base}: no checkpoint there. --base takes a folder with config.json and weights, or the id of a "
@@ -130,65 +134,102 @@ def finetune(
     if not overwrite:
         _check_output(output, work, fingerprint)
     transformers.set_seed(options.seed)
+    units = Units()
+    targets = encode_targets(data.train, data.task, data.labels)
+    if data.task == "regression":
+        units = Units.of(targets)
+    trained_head = model is not None
     if model is None:
-        model = load_base(base, data)
+        model, trained_head = load_base(base, data)
+    if trained_head and data.task == "regression":
+        units.head_to_standard(model.classifier)
     tokenizer = load_tokenizer(base)
-    # Nothing is touched before this point: a call that cannot work leaves no trace
-    if overwrite:
-        clear_checkpoint(output)
-        shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
-    (work / MARKER).write_text(fingerprint)
     if options.dropout is not None:
         _set_dropout(model, options.dropout)
     max_length = min(options.max_length, model.config.max_position_embeddings)
     if options.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
 
-    train = tokenise(tokenizer, data.train, max_length, encode_targets(data.train, data.task, data.labels))
-    evaluation = tokenise(
-        tokenizer, data.evaluation, max_length, encode_targets(data.evaluation, data.task, data.labels)
-    )
+    train = tokenise(tokenizer, data.train, max_length, units.to_standard(targets))
+    held_out = units.to_standard(encode_targets(data.evaluation, data.task, data.labels))
+    evaluation = tokenise(tokenizer, data.evaluation, max_length, held_out)
     report(
         f"{len(train)} texts to train on ({train.tokens} tokens, {train.truncated} cut to {max_length}), "
         f"{len(evaluation)} to evaluate on"
     )
 
     def scores(prediction: Any) -> dict[str, float]:
-        logits = _finite(prediction.predictions)
-        return score(probabilities_of(logits, data.task), prediction.label_ids, data.task)
+        logits = units.to_own(_finite(prediction.predictions))
+        return score(probabilities_of(logits, data.task), units.to_own(prediction.label_ids), data.task)
 
-    kind: Callable[..., Trainer] = Trainer
+    kind: Callable[..., Trainer] = ClassifierTrainer
     if teacher is not None:
-        distilling = {"teacher": teacher, "distil": distil or DistilOptions(), "task": data.task}
+        distilling = {"teacher": teacher, "distil": distil or DistilOptions(), "task": data.task, "units": units}
         kind = lambda *args, **kwargs: DistilTrainer(*args, **distilling, **kwargs)  # noqa: E731
-    trainer = kind(
-        model=model,
-        args=_arguments(options, work, len(train), metric),
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=scores,
-        callbacks=[Progress(report, metric), *callbacks],
-    )
+    try:
+        trainer = kind(
+            model=model,
+            args=_arguments(options, work, len(train), metric),
+            train_dataset=train,
+            eval_dataset=evaluation,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=scores,
+            callbacks=[Progress(report, metric), *callbacks],
+        )
+    except (ImportError, RuntimeError, ValueError) as error:
+        if options.report_to == "none":
+            raise
+        raise OptionError(f"--report-to {options.report_to}: {_first_line(error)}") from error
     if options.patience:
         trainer.add_callback(EarlyStoppingCallback(options.patience))
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+    _begin(work, fingerprint)
+    trainer.train(resume_from_checkpoint=latest_save(work))
 
     prediction = trainer.predict(evaluation, metric_key_prefix="final")
     # Not in the order of the rows: evaluation is grouped by length as well
-    logits, targets = _finite(prediction.predictions), np.asarray(prediction.label_ids)
+    logits = units.to_own(_finite(prediction.predictions))
+    targets = units.to_own(np.asarray(prediction.label_ids))
     calibration = calibrate(logits, targets, data.task)
-    thresholds = None if calibration.thresholds is None else np.array(calibration.thresholds)
-    metrics = score(probabilities_of(logits, data.task, calibration.temperature), targets, data.task, thresholds)
+    if data.task == "multi_label":
+        metrics = score(held_out_decisions(logits, targets), targets, data.task)
+    else:
+        metrics = score(probabilities_of(logits, data.task, calibration.temperature), targets, data.task)
     if trainer.is_world_process_zero():
-        steps = trainer.state.global_step
+        if data.task == "regression":
+            units.head_to_own(model.classifier)
+        if overwrite:
+            clear_checkpoint(output)  # only now: until the new model is there, the old one stays
         _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base)
         shutil.rmtree(work)
-    else:
-        steps = trainer.state.global_step
-    return FinetuneResult(output, metrics, calibration, steps, train.truncated)
+    return FinetuneResult(output, metrics, calibration, trainer.state.global_step, train.truncated)
+
+
+def latest_save(work: Path) -> str | None:
+    """Return the newest complete save of a run, or None; what a kill left half written is deleted.
+
+    Trainer writes its state last: a save without a readable one is incomplete.
+    """
+    saves = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for save in saves:
+        try:
+            json.loads((save / "trainer_state.json").read_text(encoding="utf-8"))
+            with safe_open(save / "model.safetensors", framework="pt") as weights:
+                weights.keys()
+        except (OSError, ValueError, SafetensorError):
+            shutil.rmtree(save)
+        else:
+            return str(save)
+    return None
+
+
+def _begin(work: Path, fingerprint: str) -> None:
+    """Mark the folder as this run's; saves of another run (they were allowed to go) are deleted."""
+    marker = work / MARKER
+    if marker.exists() and marker.read_text() != fingerprint:
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    marker.write_text(fingerprint)
 
 
 def _set_dropout(model: Any, dropout: float) -> None:
@@ -224,7 +265,6 @@ def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> 
         seed=options.seed,
         data_seed=options.seed,
         bf16=options.precision == "bf16",
-        train_sampling_strategy="group_by_length",
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=every,
@@ -268,7 +308,7 @@ def _check_output(output: Path, work: Path, fingerprint: str) -> None:
     if output.is_dir() and not work.is_dir() and any(output.iterdir()):
         raise FolderError(f"{output} is not empty and holds no training run: choose another --output")
     marker = work / MARKER
-    if marker.exists() and marker.read_text() != fingerprint:
+    if marker.exists() and marker.read_text() != fingerprint and latest_save(work) is not None:
         raise FolderError(
             f"{output} holds a run that was cut off, with other data or options: repeat its command to finish it, "
             "choose another --output, or --overwrite it"
@@ -290,6 +330,11 @@ def _write(
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    # safetensors makes its files readable by their owner alone, whatever the umask says
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in output.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
     write_card(output, data, options, metrics, calibration, command, str(base))
     # The record comes last: a folder that has it is complete
     write_record(output, data, options, max_length, metrics, calibration, command, str(base))

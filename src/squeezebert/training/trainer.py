@@ -6,32 +6,69 @@ Serves `finetune.py`; the loop itself is Trainer's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
 from squeezebert.training.losses import hidden_loss, soft_loss
 from squeezebert.training.options import DistilOptions
+from squeezebert.training.units import Units
 
 Report = Callable[[str], None]
 
 
-class DistilTrainer(Trainer):
+class LengthSampler(Sampler[int]):
+    """Rows in batches of like length, in an order that seed and epoch alone decide.
+
+    transformers' own asks the global generator: a run resumed in a later epoch would see other batches.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch, resumed ones included."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class ClassifierTrainer(Trainer):
+    """A Trainer whose batches hold texts of like length."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthSampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(encoding["input_ids"]) for encoding in cast(TokenisedTexts, rows).encodings]
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthSampler(lengths, batch, self.args.seed)
+
+
+class DistilTrainer(ClassifierTrainer):
     """A Trainer whose model also learns from `teacher`, a model of the same labels that is not trained.
 
     Training loss: alpha * soft + (1 - alpha) * hard, plus `hidden_weight` times the hidden-state loss.
     Evaluation is that of the labels alone.
     """
 
-    def __init__(self, *args: Any, teacher: nn.Module, distil: DistilOptions, task: Task, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, teacher: nn.Module, distil: DistilOptions, task: Task, units: Units, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
-        self.distil, self.task = distil, task
+        self.distil, self.task, self.units = distil, task, units
 
     def compute_loss(
         self,
@@ -48,7 +85,8 @@ class DistilTrainer(Trainer):
             with torch.inference_mode():
                 features = {name: value for name, value in inputs.items() if name != "labels"}
                 taught = self.teacher(**features, output_hidden_states=hidden)
-            soft = soft_loss(outputs.logits, taught.logits.clone(), self.task, self.distil.temperature)
+            answers = self.units.to_standard(taught.logits.clone())
+            soft = soft_loss(outputs.logits, answers, self.task, self.distil.temperature)
             loss = self.distil.alpha * soft + (1 - self.distil.alpha) * loss
             if hidden:
                 states = [state.clone() for state in taught.hidden_states]  # out of inference mode

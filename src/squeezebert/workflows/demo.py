@@ -125,7 +125,7 @@ def run_demo(options: DemoOptions, command: str, report: Callable[[str], None]) 
         "machine": describe_machine(),
         "versions": package_versions(),
         "seed": options.seed,
-        "data": data.report.to_dict(),
+        "data": {"train_rows": data.report.train_rows, "evaluation_rows": data.report.evaluation_rows},
         "rows": [row.to_dict() for row in rows],
         "baseline": f"{BASELINE} fp32",
         "checks": found,

@@ -48,6 +48,9 @@ def predict_table(options: PredictOptions) -> str:
     examples = _checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
     cut = 0
+    read, written = Path(options.file), Path(options.output)
+    if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
+        raise OptionError(f"--output {options.output}: the file that is read; name another")
     with _output(options.output) as stream:
         write = _writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not _watched(stream))
