@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 DEMO_OUTPUT ?= build/demo
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: demo test test-slow test-upstream check format bench clean
+.PHONY: demo test test-slow test-upstream check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/squeezebert demo --output $(DEMO_OUTPUT)

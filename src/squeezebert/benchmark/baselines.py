@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from squeezebert.benchmark.latency import ModelFile
+from squeezebert.benchmark.latency import TimedFile
 from squeezebert.export.exporter import DISABLED_OPTIMIZERS
 from squeezebert.export.graph import write_graph
 from squeezebert.export.options import ExportOptions
@@ -25,7 +25,7 @@ def bert_base_config(labels: int = 2) -> SqueezeBertConfig:
     return SqueezeBertConfig(**options)
 
 
-def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, ModelFile]:
+def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
     """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files."""
     torch.manual_seed(0)
     model = SqueezeBertForSequenceClassification(config)
@@ -35,6 +35,6 @@ def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, ModelFi
     del model
     quantize_graph(folder / "model.onnx", folder / "model_quantized.onnx")
     return {
-        "fp32": ModelFile(folder / "model.onnx", DISABLED_OPTIMIZERS),
-        "int8": ModelFile(folder / "model_quantized.onnx", DISABLED_OPTIMIZERS),
+        "fp32": TimedFile(folder / "model.onnx", DISABLED_OPTIMIZERS),
+        "int8": TimedFile(folder / "model_quantized.onnx", DISABLED_OPTIMIZERS),
     }

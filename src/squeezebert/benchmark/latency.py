@@ -18,7 +18,7 @@ _SMALLEST_VOCABULARY = 1000
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class TimedFile:
     """One ONNX file as it is meant to be run."""
 
     path: Path
@@ -27,17 +27,17 @@ class ModelFile:
     """Graph optimisations that its manifest switches off."""
 
 
-def exported_files(folder: Path, name: str) -> dict[str, ModelFile]:
+def exported_files(folder: Path, name: str) -> dict[str, TimedFile]:
     """Return the files of an exported folder under `name precision`."""
     manifest = read_manifest(folder)
     return {
-        f"{name} {precision}": ModelFile(folder / file.path, tuple(file.disabled_optimizers))
+        f"{name} {precision}": TimedFile(folder / file.path, tuple(file.disabled_optimizers))
         for precision, file in manifest.files.items()
     }
 
 
 def measure_latency(
-    files: Mapping[str, ModelFile],
+    files: Mapping[str, TimedFile],
     lengths: Sequence[int],
     *,
     threads: int = 1,

@@ -56,7 +56,7 @@ Array = NDArray[np.float64]
 
 # The names that transformers.js looks for
 MODEL_PATHS: Mapping[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
-# Fused, it takes ten times as long as the Add and LayerNormalization it replaces (onnxruntime 1.32, CPU)
+# Fused, it is slower on CPUs than the Add and LayerNormalization it replaces (onnxruntime 1.32); check each release
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")

@@ -42,7 +42,7 @@ def split_groups(x_BTC: Tensor, groups: int) -> Tensor:
 def merge_groups(y_GNC: Tensor, leading: torch.Size) -> Tensor:
     """Return group-major (G, N, C / G) as token-major (*leading, C)."""
     if y_GNC.requires_grad and not torch.compiler.is_compiling():
-        # Its gradient comes back strided, and the widest product of the backward pass takes half as long without
+        # Its gradient comes back strided, and the widest product of the backward pass is slower on strided memory
         y_GNC.register_hook(Tensor.contiguous)
     return y_GNC.transpose(0, 1).reshape(*leading, -1)
 
@@ -75,7 +75,7 @@ class GroupedLinear(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with a faster mask on CPUs: torch's own takes an eighth of a CPU training step of SqueezeBERT.
+    """nn.Dropout with a faster mask on CPUs (`benchmarks/train_block.py` has what it gives).
 
     It draws one 64-bit number for four elements instead of one for each; p is rounded to a multiple of 2**-16, and
     the scale of what is kept uses the rounded p, so the expectation is exact.

@@ -32,7 +32,7 @@ class FinetuneOptions:
     dropout: float | None = None
     """Dropout of the encoder and its head; by default the base checkpoint's."""
     freeze_embeddings: bool = False
-    """Leave the embeddings as they are: a third less work and memory on CPUs."""
+    """Leave the embeddings as they are, which spares their gradient and optimiser state."""
     seed: int = 42
     """Seed of initial weights, order of rows and dropout."""
     metric: str | None = None

@@ -18,7 +18,7 @@ import torch
 from transformers.utils import logging
 
 from squeezebert.benchmark.baselines import bert_base_config, write_baseline
-from squeezebert.benchmark.latency import ModelFile, exported_files, measure_latency
+from squeezebert.benchmark.latency import TimedFile, exported_files, measure_latency
 from squeezebert.benchmark.report import Report, Row, html_page, text_table
 from squeezebert.data.examples import LabelledData, load_labelled
 from squeezebert.data.options import DataOptions
@@ -105,7 +105,7 @@ def run_demo(options: DemoOptions, command: str, report: Callable[[str], None]) 
         for name, folder in ((TEACHER, "teacher"), (STUDENT, "student"))
     }
     say("writing BERT-base with random weights, for its latency")
-    files: dict[str, ModelFile] = {}
+    files: dict[str, TimedFile] = {}
     for name, exported in exports.items():
         files.update(exported_files(exported.output, name))
     baseline = write_baseline(bert_base_config(len(data.labels)), output / "bert-base")
