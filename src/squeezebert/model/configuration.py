@@ -1,4 +1,4 @@
-"""The configuration of a SqueezeBERT: sizes, groups per matrix and layer, and the model type it is saved under.
+"""The configuration of a SqueezeBERT: sizes, the shape of each matrix, and the model type it is saved under.
 
 Serves `modeling.py` and every room that asks what a checkpoint is; a BERT configuration is the case groups = 1.
 """
@@ -20,6 +20,9 @@ GROUP_FIELDS = (
     "intermediate_groups",
     "output_groups",
 )
+# The ranks of their low-rank remainders, in the same order.
+RANK_FIELDS = tuple(field.replace("_groups", "_rank") for field in GROUP_FIELDS)
+QKV_RANKS = RANK_FIELDS[:3]
 # The only epsilon that transformers' SqueezeBERT computes with inside its blocks, whatever its config says.
 TRANSFORMERS_BLOCK_EPSILON = 1e-12
 
@@ -30,7 +33,11 @@ class SqueezeBertConfig(PreTrainedConfig):
 
     Sizes and defaults are those of transformers' `SqueezeBertConfig`. Beyond it:
 
-    - each `*_groups` is one number for all layers or a list with one number a layer;
+    - the *shape* of a matrix is its number of groups (1 dense, 0 no blocks at all) and the rank of a low-rank
+      remainder that is added to the blocks (0 none): the six `*_groups` and the six `*_rank`, each one number for
+      all layers or a list with one number a layer;
+    - `shared_qkv_rank` lets query, key and value share the first factor of their remainders, so that one product
+      makes the reduced input of all three: at equal multiply-adds the rank is 1.5 times as large;
     - `layer_norm_eps` is used in every LayerNorm;
     - `embedding_size` may differ from `hidden_size` (factorised embeddings, as in ALBERT).
 
@@ -65,45 +72,78 @@ class SqueezeBertConfig(PreTrainedConfig):
     post_attention_groups: int | list[int] = 1
     intermediate_groups: int | list[int] = 4
     output_groups: int | list[int] = 4
+    q_rank: int | list[int] = 0
+    k_rank: int | list[int] = 0
+    v_rank: int | list[int] = 0
+    post_attention_rank: int | list[int] = 0
+    intermediate_rank: int | list[int] = 0
+    output_rank: int | list[int] = 0
+    shared_qkv_rank: bool = False
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size
-        for field in GROUP_FIELDS:
+        for field in (*GROUP_FIELDS, *RANK_FIELDS):
             value = getattr(self, field)
             if isinstance(value, (list, tuple)) and len(set(value)) == 1 and len(value) == self.num_hidden_layers:
                 setattr(self, field, value[0])  # a uniform list and its number are one configuration
         super().__post_init__(**kwargs)
 
     def check_sizes(self) -> None:
-        """Check that heads and groups divide the widths they split; every model class does so when it is built.
+        """Check that heads and groups divide the widths they split, and that every matrix has groups or a rank.
 
-        Raises `ValueError` naming the option, its value and what it has to divide.
+        Every model class does so when it is built. Raises `ValueError` naming the option, its value and what is wrong.
         """
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        for field in GROUP_FIELDS:
+        for field in (*GROUP_FIELDS, *RANK_FIELDS):
             value = getattr(self, field)
             if isinstance(value, (list, tuple)) and len(value) != self.num_hidden_layers:
                 raise ValueError(
                     f"{field} lists {len(value)} layers, but the model has {self.num_hidden_layers}: "
                     "give one number for all layers, or one a layer"
                 )
-            widths = {self.hidden_size}
-            if field in ("intermediate_groups", "output_groups"):
-                widths.add(self.intermediate_size)
-            for groups in set(value) if isinstance(value, (list, tuple)) else {value}:
-                if groups < 1 or any(width % groups for width in widths):
-                    raise ValueError(
-                        f"{field} = {groups} does not divide {' and '.join(map(str, sorted(widths)))}: "
-                        "the groups of a layer must divide its input and its output channels"
-                    )
+        for layer in range(self.num_hidden_layers):
+            for field, rank_field in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
+                self._check_shape(field, rank_field, layer)
+            ranks = [self.rank(field, layer) for field in QKV_RANKS]
+            if self.shared_qkv_rank and len(set(ranks)) > 1:
+                raise ValueError(
+                    f"{', '.join(QKV_RANKS)} = {ranks} in layer {layer}: with shared_qkv_rank the three are one number"
+                )
+
+    def _check_shape(self, field: str, rank_field: str, layer: int) -> None:
+        groups, rank = self.groups(field, layer), self.rank(rank_field, layer)
+        widths = [self.hidden_size]
+        if field in ("intermediate_groups", "output_groups"):
+            widths.append(self.intermediate_size)
+        if groups < 0 or rank < 0:
+            raise ValueError(f"{field} = {groups} and {rank_field} = {rank} in layer {layer}: expected 0 or more")
+        if groups == 0 and rank == 0:
+            raise ValueError(
+                f"{field} = 0 leaves the matrix of layer {layer} without blocks, and {rank_field} = 0 without a rank: "
+                "give one of them"
+            )
+        if groups and any(width % groups for width in widths):
+            raise ValueError(
+                f"{field} = {groups} does not divide {' and '.join(map(str, sorted(set(widths))))}: "
+                "the groups of a layer must divide its input and its output channels"
+            )
+        if rank > min(widths):
+            raise ValueError(f"{rank_field} = {rank}: no matrix of this model has a rank above {min(widths)}")
 
     def groups(self, field: str, layer: int) -> int:
         """Return the number of groups of one matrix: `field` of `GROUP_FIELDS` in block `layer`, from 0."""
+        return self._of_layer(field, layer)
+
+    def rank(self, field: str, layer: int) -> int:
+        """Return the rank of one matrix's remainder: `field` of `RANK_FIELDS` in block `layer`, from 0."""
+        return self._of_layer(field, layer)
+
+    def _of_layer(self, field: str, layer: int) -> int:
         value = getattr(self, field)
         return int(value[layer] if isinstance(value, (list, tuple)) else value)
 
@@ -113,7 +153,8 @@ class SqueezeBertConfig(PreTrainedConfig):
         return (
             self.embedding_size == self.hidden_size
             and self.layer_norm_eps == TRANSFORMERS_BLOCK_EPSILON
-            and all(isinstance(getattr(self, field), int) for field in GROUP_FIELDS)
+            and all(isinstance(getattr(self, field), int) and getattr(self, field) > 0 for field in GROUP_FIELDS)
+            and all(getattr(self, field) == 0 for field in RANK_FIELDS)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 In: token ids (B, T). Out: hidden states (B, T, C). Serves training (finetune, distil, pretrain) and export.
 
-Legend: B batch, T tokens, C channels, E embedding channels, G groups, H heads, D channels of a head,
+Legend: B batch, T tokens, C channels, E embedding channels, G groups, R rank, H heads, D channels of a head,
 N = B * T tokens of the whole batch. Layout is token-major, (B, T, C), throughout.
 
 Parameter names and shapes are those of transformers' SqueezeBERT, so that weights go both ways; what differs is how
@@ -48,30 +48,58 @@ def merge_groups(y_GNC: Tensor, leading: torch.Size) -> Tensor:
 
 
 class GroupedLinear(nn.Module):
-    """A position-wise fully connected layer whose input and output channels are split into `groups` equal groups.
+    """A position-wise fully connected layer of a chosen shape: block-diagonal groups, a low-rank remainder, or both.
 
-    Computes what a Conv1d with kernel 1 and `groups` computes, with weights of the same shape
+    The blocks compute what a Conv1d with kernel 1 and `groups` computes, with weights of the same shape
     (C_out, C_in / G, 1), as a matrix product batched over groups: on CPUs a grouped Conv1d is several times slower.
+    With groups = 0 there are no blocks. The remainder of `rank` R adds up (C_out, R) times down (R, C_in); without
+    `own_down` the reduced input comes from outside, one for several layers.
     """
 
-    def __init__(self, in_features: int, out_features: int, groups: int) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, groups: int, rank: int = 0, own_down: bool = True
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.groups = in_features, out_features, groups
-        self.weight = nn.Parameter(torch.empty(out_features, in_features // groups, 1))
+        self.in_features, self.out_features, self.groups, self.rank = in_features, out_features, groups, rank
+        self.weight = nn.Parameter(torch.empty(out_features, in_features // groups, 1)) if groups else None
         self.bias = nn.Parameter(torch.empty(out_features))
+        self.down = nn.Parameter(torch.empty(rank, in_features)) if rank and own_down else None
+        self.up = nn.Parameter(torch.empty(out_features, rank)) if rank else None
 
-    def forward(self, x: Tensor, group_major: bool = False) -> Tensor:
-        """Map (..., C_in) to (..., C_out), or, `group_major`, (G, N, C_in / G) to (G, N, C_out / G)."""
+    def reduce(self, x: Tensor, group_major: bool = False) -> Tensor | None:
+        """Return the remainder's reduced input (N, R) of (..., C_in) or (G, N, C_in / G); None without `down`."""
+        if self.down is None:
+            return None
+        if group_major:
+            down_GCR = self.down.view(self.rank, self.groups, -1).permute(1, 2, 0)
+            return torch.bmm(x, down_GCR).sum(dim=0)
+        return F.linear(x.reshape(-1, self.in_features), self.down)
+
+    def forward(self, x: Tensor, group_major: bool = False, reduced_NR: Tensor | None = None) -> Tensor:
+        """Map (..., C_in) to (..., C_out), or, `group_major`, (G, N, C_in / G) to (G, N, C_out / G).
+
+        `reduced_NR` is what `reduce` made of the input, where it is there already.
+        """
         G = self.groups
+        if self.up is not None and reduced_NR is None:
+            reduced_NR = self.reduce(x, group_major)
+        if self.weight is None:
+            return F.linear(cast(Tensor, reduced_NR), cast(Tensor, self.up), self.bias).view(*x.shape[:-1], -1)
         if G == 1 and not group_major:
-            return F.linear(x, self.weight.squeeze(-1), self.bias)
+            y = F.linear(x, self.weight.squeeze(-1), self.bias)
+            return y if self.up is None else y + F.linear(cast(Tensor, reduced_NR), self.up).view_as(y)
         x_GNC = x if group_major else split_groups(x, G)
         w_GCC = self.weight.view(G, self.out_features // G, -1).transpose(1, 2)
         y_GNC = torch.baddbmm(self.bias.view(G, 1, -1), x_GNC, w_GCC)
+        if self.up is not None:
+            up_GRC = self.up.view(G, self.out_features // G, -1).transpose(1, 2)
+            y_GNC = torch.baddbmm(y_GNC, cast(Tensor, reduced_NR).expand(G, -1, -1), up_GRC)
         return y_GNC if group_major else merge_groups(y_GNC, x.shape[:-1])
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, groups={self.groups}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, groups={self.groups}, rank={self.rank}"
+        )
 
 
 class Dropout(nn.Dropout):
@@ -163,23 +191,30 @@ class SqueezeBertSelfAttention(nn.Module):
         self.head_size = C // config.num_attention_heads
         self.scaling = self.head_size**-0.5
         self.is_causal = False
-        self.query = GroupedLinear(C, C, config.groups("q_groups", layer))
-        self.key = GroupedLinear(C, C, config.groups("k_groups", layer))
-        self.value = GroupedLinear(C, C, config.groups("v_groups", layer))
-        groups = {self.query.groups, self.key.groups, self.value.groups}
-        aligned = len(groups) == 1 and config.num_attention_heads % self.query.groups == 0
-        self.shared_groups = self.query.groups if aligned and self.query.groups > 1 else None
+        rank = config.rank("q_rank", layer)
+        # The first factor of all three remainders, where they share one
+        self.down = nn.Parameter(torch.empty(rank, C)) if config.shared_qkv_rank and rank else None
+        self.query, self.key, self.value = (
+            GroupedLinear(
+                C, C, config.groups(f"{name}_groups", layer), config.rank(f"{name}_rank", layer), self.down is None
+            )
+            for name in "qkv"
+        )
+        groups = self.query.groups if self.query.groups == self.key.groups == self.value.groups else 0
+        whole_heads = groups > 1 and config.num_attention_heads % groups == 0
+        self.shared_groups = groups if whole_heads else None
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         B, T, C = x_BTC.shape
+        shared_NR = None if self.down is None else F.linear(x_BTC.reshape(-1, C), self.down)
         if self.shared_groups:
             # One split for all three, and each group makes whole heads: (G, N, C / G) -> (B, G, H / G, T, D)
             x_GNC = split_groups(x_BTC, self.shared_groups)
             query_BHTD, key_BHTD, value_BHTD = (
-                layer(x_GNC, group_major=True)
+                layer(x_GNC, True, layer.reduce(x_BTC) if shared_NR is None else shared_NR)
                 .view(self.shared_groups, B, T, -1, self.head_size)
                 .permute(1, 0, 3, 2, 4)
                 .reshape(B, -1, T, self.head_size)
@@ -187,7 +222,7 @@ class SqueezeBertSelfAttention(nn.Module):
             )
         else:
             query_BHTD, key_BHTD, value_BHTD = (
-                layer(x_BTC).view(B, T, -1, self.head_size).transpose(1, 2)
+                layer(x_BTC, False, shared_NR).view(B, T, -1, self.head_size).transpose(1, 2)
                 for layer in (self.query, self.key, self.value)
             )
 
@@ -216,9 +251,9 @@ class SqueezeBertSelfAttention(nn.Module):
 class SqueezeBertResidual(nn.Module):
     """Grouped layer, dropout, residual sum and LayerNorm: the end of both halves of a block."""
 
-    def __init__(self, config: SqueezeBertConfig, in_features: int, groups: int) -> None:
+    def __init__(self, config: SqueezeBertConfig, in_features: int, groups: int, rank: int) -> None:
         super().__init__()
-        self.conv1d = GroupedLinear(in_features, config.hidden_size, groups)
+        self.conv1d = GroupedLinear(in_features, config.hidden_size, groups, rank)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
@@ -231,13 +266,13 @@ class SqueezeBertResidual(nn.Module):
 class SqueezeBertIntermediate(nn.Module):
     """The widening half of the feed-forward network (FFN2 in the paper) and its activation."""
 
-    def __init__(self, config: SqueezeBertConfig, groups: int) -> None:
+    def __init__(self, config: SqueezeBertConfig, groups: int, rank: int) -> None:
         super().__init__()
-        self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, groups)
+        self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, groups, rank)
         self.act = ACT2FN[config.hidden_act]
 
-    def forward(self, x: Tensor, group_major: bool = False) -> Tensor:
-        return cast(Tensor, self.act(self.conv1d(x, group_major)))
+    def forward(self, x: Tensor, group_major: bool = False, reduced_NR: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.act(self.conv1d(x, group_major, reduced_NR)))
 
 
 class SqueezeBertLayer(GradientCheckpointingLayer):
@@ -247,18 +282,23 @@ class SqueezeBertLayer(GradientCheckpointingLayer):
         super().__init__()
         C = config.hidden_size
         self.attention = SqueezeBertSelfAttention(config, layer)
-        self.post_attention = SqueezeBertResidual(config, C, config.groups("post_attention_groups", layer))
-        self.intermediate = SqueezeBertIntermediate(config, config.groups("intermediate_groups", layer))
-        self.output = SqueezeBertResidual(config, config.intermediate_size, config.groups("output_groups", layer))
+
+        def shape(name: str) -> tuple[int, int]:
+            return config.groups(f"{name}_groups", layer), config.rank(f"{name}_rank", layer)
+
+        self.post_attention = SqueezeBertResidual(config, C, *shape("post_attention"))
+        self.intermediate = SqueezeBertIntermediate(config, *shape("intermediate"))
+        self.output = SqueezeBertResidual(config, config.intermediate_size, *shape("output"))
 
     def forward(self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         context_BTC, _ = self.attention(x_BTC, attention_mask, **kwargs)
         x_BTC = self.post_attention(context_BTC, x_BTC)
         groups = self.intermediate.conv1d.groups
-        if groups == 1 or groups != self.output.conv1d.groups:
+        if groups <= 1 or groups != self.output.conv1d.groups:
             return cast(Tensor, self.output(self.intermediate(x_BTC), x_BTC))
         # FFN2's group g feeds FFN3's group g: the wide middle never changes its layout
-        wide_GNC = self.intermediate(split_groups(x_BTC, groups), group_major=True)
+        reduced_NR = self.intermediate.conv1d.reduce(x_BTC)
+        wide_GNC = self.intermediate(split_groups(x_BTC, groups), True, reduced_NR)
         return cast(Tensor, self.output(wide_GNC, x_BTC, group_major=True))
 
 
@@ -315,8 +355,13 @@ class SqueezeBertPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Normal weights of standard deviation `initializer_range`, zero biases, LayerNorms at identity."""
         super()._init_weights(module)
+        if isinstance(module, (GroupedLinear, SqueezeBertSelfAttention)) and module.down is not None:
+            # The reduced input is as large as the input, so that `up` starts as any other weight does
+            init.normal_(module.down, mean=0.0, std=module.down.shape[-1] ** -0.5)
         if isinstance(module, GroupedLinear):
-            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            for weight in (module.weight, module.up):
+                if weight is not None:
+                    init.normal_(weight, mean=0.0, std=self.config.initializer_range)
             init.zeros_(module.bias)
         elif isinstance(getattr(module, "decoder", None), nn.Linear):  # the masked-LM head's own bias
             init.zeros_(cast(Tensor, module.bias))

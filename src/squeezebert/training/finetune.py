@@ -265,6 +265,8 @@ def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> 
         seed=options.seed,
         data_seed=options.seed,
         bf16=options.precision == "bf16",
+        # transformers refuses bf16 without an accelerator unless it is told that the CPU is meant
+        use_cpu=not torch.accelerator.is_available(),
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=every,
