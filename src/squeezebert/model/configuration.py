@@ -38,6 +38,8 @@ class SqueezeBertConfig(PreTrainedConfig):
       all layers or a list with one number a layer;
     - `shared_qkv_rank` lets query, key and value share the first factor of their remainders, so that one product
       makes the reduced input of all three: at equal multiply-adds the rank is 1.5 times as large;
+    - `channel_order` notes, for a model whose channels were put in another order when it was squeezed, which channel
+      of the original's hidden states each of its own is; it changes nothing that is computed;
     - `layer_norm_eps` is used in every LayerNorm;
     - `embedding_size` may differ from `hidden_size` (factorised embeddings, as in ALBERT).
 
@@ -79,6 +81,7 @@ class SqueezeBertConfig(PreTrainedConfig):
     intermediate_rank: int | list[int] = 0
     output_rank: int | list[int] = 0
     shared_qkv_rank: bool = False
+    channel_order: list[int] | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -1,51 +1,245 @@
-"""A dense model in, the same model with grouped layers out: the start of a student. Serves the demo.
+"""A dense model in, the same model in cheaper shapes out: the start of a student. Serves `squeezebert squeeze`.
 
-Each grouped matrix keeps the blocks of the dense one that lie on its diagonal; the rest is dropped, and
-distillation has to make up for it.
+Two ways: `slice_blocks` keeps what lies on the diagonal and needs no text; `convert` fits each matrix to what the
+dense model computes on calibration text, layer after layer, on the inputs that the squeezed model itself makes, so
+that a later matrix corrects the errors of earlier ones.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from transformers.masking_utils import create_bidirectional_mask
 
-from squeezebert.model import GroupedLinear, SqueezeBertPreTrainedModel
-from squeezebert.model.configuration import GROUP_FIELDS
+from squeezebert.model import GroupedLinear, SqueezeBertModel, SqueezeBertPreTrainedModel
+from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
+from squeezebert.training.fitting import Fitted, Moments, fit, fit_low_rank
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
+Shape = Mapping[str, Any]
 
 # Groups of the paper's network: all matrices but the attention's output projection, where groups mix
 PAPER_GROUPS = dict.fromkeys((f for f in GROUP_FIELDS if f != "post_attention_groups"), 4)
+# Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
+RIDGE = 1e-2
 
 
-def diagonal_blocks(weight: Tensor, groups: int) -> Tensor:
-    """Return the diagonal blocks of a dense weight (C_out, C_in, 1) as a grouped one (C_out, C_in / G, 1)."""
-    rows, columns = weight.shape[0] // groups, weight.shape[1] // groups
-    return torch.cat(
-        [weight[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(groups)]
-    ).contiguous()
+@dataclass(frozen=True)
+class MatrixError:
+    """How well one fit of a conversion went."""
+
+    layer: int
+    """Block, from 0."""
+    matrix: str
+    """qkv, post_attention, intermediate or output."""
+    error: float
+    """Squared error of its outputs against the dense model's, relative to their variance."""
 
 
-def squeeze(model: Model, groups: Mapping[str, int]) -> Model:
-    """Return a copy of a model with groups = 1 whose matrices are split into `groups`, as in `GROUP_FIELDS`.
+def new_student(model: Model, shape: Shape) -> Model:
+    """Return an untrained model of `shape` (fields of `SqueezeBertConfig`) with all else of a dense model copied.
 
-    Raises `ValueError` for a model that is grouped already, and for groups that do not divide its sizes.
+    Raises `ValueError` for a model that is squeezed already, and for a shape that does not fit its sizes.
     """
     config = copy.deepcopy(model.config)
-    for name in GROUP_FIELDS:
-        if any(config.groups(name, layer) != 1 for layer in range(config.num_hidden_layers)):
-            raise ValueError(f"this model is grouped already ({name} = {getattr(config, name)}): squeeze a dense one")
-    for name, number in groups.items():
-        setattr(config, name, number)
+    for groups, rank in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
+        layers = range(config.num_hidden_layers)
+        if any(config.groups(groups, layer) != 1 or config.rank(rank, layer) for layer in layers):
+            raise ValueError(
+                f"this model is squeezed already ({groups} = {getattr(config, groups)}, {rank} = "
+                f"{getattr(config, rank)}): squeeze a dense one"
+            )
+    unknown = set(shape) - {*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank"}
+    if unknown:
+        raise ValueError(f"not a part of a shape: {', '.join(sorted(unknown))}")
+    for name, value in shape.items():
+        setattr(config, name, value)
     student = type(model)(config)
-    dense = model.state_dict()
-    layers = {name: m for name, m in student.named_modules() if isinstance(m, GroupedLinear)}
-    for name, layer in layers.items():
-        dense[f"{name}.weight"] = diagonal_blocks(dense[f"{name}.weight"], layer.groups)
-    student.load_state_dict(dense)
+    reshaped = {name for name, module in student.named_modules() if isinstance(module, GroupedLinear)}
+    kept = {name: value for name, value in model.state_dict().items() if name.removesuffix(".weight") not in reshaped}
+    student.load_state_dict(kept, strict=False)
     torch.nn.Module.to(student, dtype=model.dtype)
+    student.train(model.training)
     return student
+
+
+def squeeze(
+    model: Model, shape: Shape, batches: Sequence[tuple[Tensor, Tensor, Tensor]] | None = None, **options: Any
+) -> Model:
+    """Return a copy of a dense model in `shape`: by `convert` where there is calibration text, else `slice_blocks`."""
+    return slice_blocks(model, shape) if batches is None else convert(model, shape, batches, **options)
+
+
+@torch.no_grad()
+def slice_blocks(model: Model, shape: Shape) -> Model:
+    """Return a copy of a dense model in `shape`, of its weights alone: blocks are cut out, remainders are an SVD.
+
+    The remainder of a matrix is the best approximation of what its blocks leave out, of query, key and value together
+    where they share a factor. Raises what `new_student` raises.
+    """
+    student = new_student(model, shape)
+    for old, new in zip(_blocks(model), _blocks(student), strict=True):
+        shared = new.attention.down is not None
+        for sources, targets in zip(_matrices(old, shared), _matrices(new, shared), strict=True):
+            left = []
+            for source, target in zip(sources, targets, strict=True):
+                W = cast(Tensor, source.weight)[..., 0].detach().double()
+                kept = torch.zeros_like(W)
+                if target.weight is not None:
+                    kept = torch.block_diag(*_diagonal(W, target.groups))
+                    target.weight.copy_(torch.cat(_diagonal(W, target.groups)).unsqueeze(-1))
+                left.append(W - kept)
+            rank = targets[0].rank
+            if rank:
+                W = torch.cat(left)
+                up, down = fit_low_rank(W, torch.eye(W.shape[1], dtype=W.dtype), rank)
+                cast(Any, new.attention if shared and len(targets) > 1 else targets[0]).down.copy_(down)
+                for target, part in zip(targets, up.split([len(w) for w in left]), strict=True):
+                    cast(Tensor, target.up).copy_(part)
+    return student
+
+
+@torch.no_grad()
+def convert(
+    model: Model,
+    shape: Shape,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    *,
+    ridge: float = RIDGE,
+    report: Callable[[MatrixError], None] = lambda error: None,
+) -> Model:
+    """Return a copy of a dense model in `shape` whose matrices are fitted to what the model computes on `batches`.
+
+    `batches` are token ids, attention masks and token types, (B, T) each. Dense matrices are fitted as well: they
+    correct what squeezed ones before them lost. Raises what `new_student` raises, and `ValueError` without text.
+    """
+    student = new_student(model, shape)
+    student.train(False)
+    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches)
+    for layer, (old, new) in enumerate(zip(_blocks(model), _blocks(student), strict=True)):
+        for error in calibration.fit_block(old, new, layer, ridge):
+            report(error)
+    student.train(model.training)
+    return student
+
+
+@dataclass
+class Calibration:
+    """The calibration text on its way through the dense model and through the squeezed one."""
+
+    taught: list[Tensor]
+    """States of the dense model, (B, T, C) a batch."""
+    own: list[Tensor]
+    """States of the squeezed model, likewise."""
+    text: list[Tensor]
+    """Where there is text and no padding, bool (B, T)."""
+    masks: list[Tensor | None]
+    """Attention masks as the attention takes them."""
+
+    @classmethod
+    def of(cls, encoder: SqueezeBertModel, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Calibration:
+        """Embed the text: up to there both models are the same. Raises `ValueError` when there is none."""
+        embeddings = encoder.embeddings
+        training, _ = embeddings.training, embeddings.eval()
+        states, text, masks = [], [], []
+        for ids, mask, types in batches:
+            states.append(embeddings(ids, types))
+            text.append(mask.bool())
+            own = create_bidirectional_mask(config=encoder.config, inputs_embeds=states[-1], attention_mask=mask)
+            masks.append(cast(Any, own))
+        embeddings.train(training)
+        if not any(bool(rows.any()) for rows in text):
+            raise ValueError("no text to calibrate on")
+        return cls(states, list(states), text, masks)
+
+    def fit_block(self, old: Any, new: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
+        """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs."""
+        shared = new.attention.down is not None
+        old.eval()
+        sources, targets = _matrices(old, True)[0], _matrices(new, True)[0]
+        moments = [Moments(s.in_features, s.out_features) for s in sources]
+        for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
+            for m, source in zip(moments, sources, strict=True):
+                m.add(mine[text], source(theirs[text]))
+        yield MatrixError(layer, "qkv", _fit(moments, sources, targets, ridge, new.attention if shared else None))
+
+        contexts = [
+            (old.attention(theirs, mask)[0], new.attention(mine, mask)[0])
+            for theirs, mine, mask in zip(self.taught, self.own, self.masks, strict=True)
+        ]
+        taught, own, error = self._fit_half(old.post_attention, new.post_attention, contexts, ridge)
+        self.taught, self.own = taught, own
+        yield MatrixError(layer, "post_attention", error)
+
+        source, target = old.intermediate.conv1d, new.intermediate.conv1d
+        moment = Moments(source.in_features, source.out_features)
+        for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
+            moment.add(mine[text], source(theirs[text]))
+        yield MatrixError(layer, "intermediate", _fit([moment], [source], [target], ridge, None))
+
+        wide = [
+            (old.intermediate(theirs), new.intermediate(mine))
+            for theirs, mine in zip(self.taught, self.own, strict=True)
+        ]
+        self.taught, self.own, error = self._fit_half(old.output, new.output, wide, ridge)
+        yield MatrixError(layer, "output", error)
+
+    def _fit_half(
+        self, old: Any, new: Any, inputs: Sequence[tuple[Tensor, Tensor]], ridge: float
+    ) -> tuple[list[Tensor], list[Tensor], float]:
+        """Fit the matrix before a residual sum so that the sum, not only the matrix, is the dense model's."""
+        moment = Moments(old.conv1d.in_features, old.conv1d.out_features)
+        for (theirs, mine), taught, own, text in zip(inputs, self.taught, self.own, self.text, strict=True):
+            moment.add(mine[text], (old.conv1d(theirs) + taught - own)[text])
+        error = _fit([moment], [old.conv1d], [new.conv1d], ridge, None)
+        outputs = [old(theirs, state) for (theirs, _), state in zip(inputs, self.taught, strict=True)]
+        return outputs, [new(mine, state) for (_, mine), state in zip(inputs, self.own, strict=True)], error
+
+
+def _fit(
+    moments: Sequence[Moments],
+    sources: Sequence[GroupedLinear],
+    targets: Sequence[GroupedLinear],
+    ridge: float,
+    shared: Any,
+) -> float:
+    """Fit `targets` and write their weights; `shared` is the module that holds their common first factor, or None."""
+    wanted = [m.target(cast(Tensor, source.weight)[..., 0], ridge) for m, source in zip(moments, sources, strict=True)]
+    fitted = fit(wanted, [(t.groups, t.rank) for t in targets], shared=shared is not None)
+    lost = total = 0.0
+    for want, got, target in zip(wanted, fitted, targets, strict=True):
+        _write(target, got, want.bias(got.matrix))
+        lost += want.error(got.matrix) * float(want.variance.sum())
+        total += float(want.variance.sum())
+    if shared is not None:
+        shared.down.copy_(fitted[0].down)
+    return lost / max(total, 1e-12)
+
+
+def _write(layer: GroupedLinear, fitted: Fitted, bias: Tensor) -> None:
+    layer.bias.copy_(bias)
+    for parameter, value in ((layer.weight, fitted.blocks), (layer.down, fitted.down), (layer.up, fitted.up)):
+        if parameter is not None:
+            parameter.copy_(cast(Tensor, value).view(parameter.shape))
+
+
+def _blocks(model: SqueezeBertPreTrainedModel) -> Sequence[Any]:
+    return cast(Sequence[Any], cast(Any, model.base_model).encoder.layers)
+
+
+def _matrices(block: Any, shared: bool) -> list[list[GroupedLinear]]:
+    """The matrices of a block in the order of computation; query, key and value together where `shared`."""
+    attention = block.attention
+    projections = [attention.query, attention.key, attention.value]
+    rest = [[block.post_attention.conv1d], [block.intermediate.conv1d], [block.output.conv1d]]
+    return [projections, *rest] if shared else [*([p] for p in projections), *rest]
+
+
+def _diagonal(W: Tensor, groups: int) -> list[Tensor]:
+    rows, columns = W.shape[0] // groups, W.shape[1] // groups
+    return [W[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(groups)]

@@ -20,6 +20,7 @@ from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
 from squeezebert.training.losses import hidden_loss, soft_loss
 from squeezebert.training.options import DistilOptions
+from squeezebert.training.regroup import align
 from squeezebert.training.units import Units
 
 Report = Callable[[str], None]
@@ -67,6 +68,8 @@ class DistilTrainer(ClassifierTrainer):
         self, *args: Any, teacher: nn.Module, distil: DistilOptions, task: Task, units: Units, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        if distil.hidden_weight:
+            teacher = align(teacher, self.model)
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self.distil, self.task, self.units = distil, task, units
 

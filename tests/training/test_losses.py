@@ -1,4 +1,4 @@
-"""Block slices, and the distillation losses against their formulas."""
+"""The distillation losses against their formulas."""
 
 from __future__ import annotations
 
@@ -7,57 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from squeezebert.files.errors import OptionError
-from squeezebert.model import SqueezeBertConfig, SqueezeBertModel
-from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.losses import hidden_loss, soft_loss
 from squeezebert.training.options import DistilOptions, FinetuneOptions
-from squeezebert.training.squeeze import PAPER_GROUPS, diagonal_blocks, squeeze
 from squeezebert.training.trainer import duration
-
-
-def dense_model() -> SqueezeBertModel:
-    torch.manual_seed(0)
-    config = SqueezeBertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
-        layer_norm_eps=1e-5,
-        **dict.fromkeys(GROUP_FIELDS, 1),
-    )
-    return SqueezeBertModel(config).eval()
-
-
-def test_blocks_are_those_on_the_diagonal():
-    weight = torch.arange(8 * 4.0).view(8, 4, 1)
-    blocks = diagonal_blocks(weight, 2)
-    assert blocks.shape == (8, 2, 1)
-    assert torch.equal(blocks[:4], weight[:4, :2])
-    assert torch.equal(blocks[4:], weight[4:, 2:])
-
-
-def test_squeezing_a_block_diagonal_model_changes_no_output():
-    model = dense_model()
-    with torch.no_grad():
-        for layer in model.encoder.layers:
-            grouped = (layer.attention.query, layer.attention.key, layer.attention.value)
-            for matrix in (*grouped, layer.intermediate.conv1d, layer.output.conv1d):
-                rows, columns = matrix.out_features // 4, matrix.in_features // 4
-                mask = torch.block_diag(*[torch.ones(rows, columns)] * 4)
-                matrix.weight.mul_(mask.unsqueeze(-1))
-    student = squeeze(model, PAPER_GROUPS).eval()
-    ids = torch.randint(1, 50, (3, 7))
-    torch.testing.assert_close(student(ids).last_hidden_state, model(ids).last_hidden_state)
-    assert student.encoder.layers[0].intermediate.conv1d.weight.shape == (32, 4, 1)
-    assert model.encoder.layers[0].intermediate.conv1d.weight.shape == (32, 16, 1)
-    assert student.config.post_attention_groups == 1
-    assert model.config.q_groups == 1
-
-
-def test_a_grouped_model_is_not_squeezed_again():
-    with pytest.raises(ValueError, match=r"grouped already \(q_groups = 4\)"):
-        squeeze(squeeze(dense_model(), PAPER_GROUPS), PAPER_GROUPS)
 
 
 def test_soft_losses_follow_their_formulas():
