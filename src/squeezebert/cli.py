@@ -17,8 +17,16 @@ from squeezebert import __version__
 from squeezebert.data.options import DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
-from squeezebert.training.options import FinetuneOptions
-from squeezebert.workflows.options import DemoOptions, EvaluationTable, ExportPlaces, PredictOptions, TrainPlaces
+from squeezebert.training.options import DistilOptions, FinetuneOptions, GeneralDistilOptions, ShapeOptions
+from squeezebert.workflows.options import (
+    DemoOptions,
+    DistilPlaces,
+    EvaluationTable,
+    ExportPlaces,
+    PredictOptions,
+    SqueezePlaces,
+    TrainPlaces,
+)
 
 
 def train(places: TrainPlaces, data: DataOptions, options: FinetuneOptions, command: str) -> None:
@@ -26,6 +34,22 @@ def train(places: TrainPlaces, data: DataOptions, options: FinetuneOptions, comm
     from squeezebert.workflows.train import train_table
 
     say(train_table(places, data, options, command, say))
+
+
+def squeeze(places: SqueezePlaces, shape: ShapeOptions, healing: GeneralDistilOptions, command: str) -> None:
+    """A dense BERT and text without labels in, a squeezed one that keeps what it knows out."""
+    from squeezebert.workflows.squeeze import squeeze_checkpoint
+
+    say(squeeze_checkpoint(places, shape, healing, command, say))
+
+
+def distil(
+    places: DistilPlaces, data: DataOptions, options: FinetuneOptions, distilling: DistilOptions, command: str
+) -> None:
+    """Labelled text, a trained teacher and a student in, a student that answers as the teacher does out."""
+    from squeezebert.workflows.train import distil_table
+
+    say(distil_table(places, data, options, distilling, command, say))
 
 
 def export(places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, command: str) -> None:
@@ -54,6 +78,8 @@ def demo(options: DemoOptions, command: str) -> None:
 # verb -> its function, and what its options are made of, in the order of the function's arguments
 VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "train": (train, (TrainPlaces, DataOptions, FinetuneOptions)),
+    "squeeze": (squeeze, (SqueezePlaces, ShapeOptions, GeneralDistilOptions)),
+    "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
     "demo": (demo, (DemoOptions,)),
@@ -126,6 +152,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
                 default=field.default,
                 help=help_text,
             )
+        elif hints[field.name] == list[str]:
+            group.add_argument(f"--{field.name}", type=str, nargs="+", required=required, help=help_text)
         elif field.name in POSITIONAL:
             group.add_argument(field.name, type=hints[field.name], help=help_text)
         else:

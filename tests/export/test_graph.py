@@ -13,7 +13,7 @@ import torch
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.export.smoothing import find_scales
-from squeezebert.model.configuration import GROUP_FIELDS
+from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from tiny_checkpoints import VOCABULARY, tiny_model
 
 CONFIGURATIONS = {
@@ -30,6 +30,46 @@ CONFIGURATIONS = {
         "layer_norm_eps": 1e-5,
     },
     "factorised": {"embedding_size": 16, "hidden_act": "relu", "num_hidden_layers": 1, "type_vocab_size": 1},
+}
+
+NO_BLOCKS = dict.fromkeys(GROUP_FIELDS, 0)
+# Shapes with a low-rank remainder, and how many products with weights their blocks take, pooler and classifier aside
+SHAPES = {
+    "no blocks, one first factor": (NO_BLOCKS | dict.fromkeys(RANK_FIELDS, 5) | {"shared_qkv_rank": True}, 2 * 10),
+    "no blocks, own first factors": (
+        NO_BLOCKS | dict.fromkeys(RANK_FIELDS, 5) | {"q_rank": 3, "output_rank": [4, 6]},
+        2 * 12,
+    ),
+    "blocks and remainders, one first factor": (
+        dict.fromkeys(GROUP_FIELDS, 4) | dict.fromkeys(RANK_FIELDS, 3) | {"shared_qkv_rank": True},
+        2 * (3 * 4 + 1 + 5 + 5 + 5),
+    ),
+    "blocks and remainders, own first factors": (
+        dict.fromkeys(GROUP_FIELDS, 2) | {"q_rank": 3, "k_rank": 2, "v_rank": [0, 4], "output_rank": 3},
+        2 * (3 * 2 + 2 + 2 + 2 + 3) + 1,
+    ),
+    "one first factor for dense, grouped and no blocks": (
+        {"q_groups": 1, "k_groups": 0, "v_groups": 4, "shared_qkv_rank": True}
+        | dict.fromkeys(("q_rank", "k_rank", "v_rank"), 3),
+        2 * (1 + 1 + 1 + 4 + 1 + 2 + 2),
+    ),
+    "layers differ": (
+        {
+            "q_groups": [0, 4],
+            "q_rank": [4, 0],
+            "post_attention_groups": [1, 0],
+            "post_attention_rank": [0, 6],
+            "intermediate_groups": [4, 0],
+            "intermediate_rank": [0, 6],
+            "output_groups": [2, 4],
+            "output_rank": [2, 2],
+        },
+        (2 + 4 + 1 + 4 + 3) + (4 + 4 + 2 + 2 + 5),
+    ),
+    "a remainder of a dense matrix, and one as large as a matrix": (
+        {"v_groups": 1, "v_rank": 4, "output_groups": [0, 2], "output_rank": [30, 20]},
+        2 * (2 + 2 + 1 + 1 + 2 + 1),
+    ),
 }
 
 
@@ -138,6 +178,71 @@ def test_int8_is_close(exported):
     got = np.concatenate([session.run(None, feed)[0] for feed in feeds])
     want = np.concatenate([expected(model, feed) for feed in feeds])
     assert np.abs(got - want).mean() < 0.15 * want.std()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_repeats_torch_in_as_many_products_as_it_needs(tmp_path, name):
+    shape, products = SHAPES[name]
+    model = tiny_model(seed=5, **shape)
+    ids = torch.from_numpy(batch((4, 20))["input_ids"])
+    scales = find_scales(model, [(ids, torch.zeros_like(ids))])
+    assert any(scale.reduced for scale in scales)
+    write_graph(model, tmp_path / "model.onnx", 20)
+    write_graph(model, tmp_path / "scaled.onnx", 20, scales)
+    quantize_graph(tmp_path / "scaled.onnx", tmp_path / "quantised.onnx")
+    sessions = {path.stem: onnxruntime.InferenceSession(str(path)) for path in tmp_path.glob("*.onnx")}
+    for size in ((1, 1), (3, 11), (1, 40)):
+        feed = batch(size)
+        for graph in ("model", "scaled"):
+            assert sessions[graph].run(None, feed)[0] == pytest.approx(expected(model, feed), abs=1e-4)
+    feeds = [batch((1, 20), seed=seed) for seed in range(20)]
+    got = np.concatenate([sessions["quantised"].run(None, feed)[0] for feed in feeds])
+    want = np.concatenate([expected(model, feed) for feed in feeds])
+    assert np.abs(got - want).mean() < 0.15 * want.std()
+
+    graph = onnx.load(str(tmp_path / "model.onnx")).graph
+    constants = {initializer.name for initializer in graph.initializer}
+    weighted = [n for n in graph.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
+    assert len(weighted) == products + 2
+    quantised = Counter(node.op_type for node in onnx.load(str(tmp_path / "quantised.onnx")).graph.node)
+    assert quantised["MatMulInteger"] == products + 2
+
+
+def test_scales_are_read_in_either_layout_and_cover_every_remainder():
+    """FFN3 reads group-major after an FFN2 of the same groups, token-major otherwise; a shared factor has no layer."""
+    ranks = {**dict.fromkeys(RANK_FIELDS, 3), "shared_qkv_rank": True}
+    model = tiny_model(seed=5, output_groups=[2, 4], **ranks)
+    with torch.no_grad():
+        for block in model.transformer.encoder.layers:
+            block.intermediate.conv1d.bias[40] = 400.0
+            block.output.conv1d.down[:, 40] = 0.0
+    ids = torch.from_numpy(batch((4, 20))["input_ids"])
+    scales = find_scales(model, [(ids, torch.zeros_like(ids))])
+    for scale in scales:
+        assert scale.down is not None
+        assert int(scale.down.argmax()) == 40
+        assert set(scale.reduced) == {"q", "k", "v", "post_attention", "intermediate", "output"}
+        assert torch.equal(scale.reduced["q"], scale.reduced["v"])
+        assert all(bool(torch.isfinite(reduced).all() and (reduced > 0).all()) for reduced in scale.reduced.values())
+
+
+def test_the_slow_fusion_finds_nothing_in_the_file(exported, tmp_path):
+    _, folder, _ = exported
+    for name in ("model", "quantised"):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options)
+        operators = Counter(node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node)
+        assert not operators["SkipLayerNormalization"]
+        assert operators["LayerNormalization"]
+
+
+def test_a_text_of_nothing_but_padding_has_finite_answers(exported):
+    _, folder, _ = exported
+    empty = {name: np.zeros((2, 5), dtype=np.int64) for name in INPUTS}
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    assert np.isfinite(session.run(None, empty)[0]).all()
 
 
 @pytest.mark.parametrize("opset", [18])

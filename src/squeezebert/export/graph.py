@@ -1,12 +1,13 @@
 """A classification model rewritten for ONNX engines: a torch model in, an ONNX file with the same answers out.
 
-Serves the exporter. Legend: B batch, T tokens, C channels, G groups, H heads, D channels of a head, L labels.
+Serves the exporter. Legend: B batch, T tokens, N = T * B tokens of the whole batch, C channels, H heads, D channels of
+a head, L labels.
 
-A grouped layer is written as Split -> one MatMul a group -> Concat: engines run each MatMul at full speed, where a
-grouped convolution is slow in fp32 and slower still in int8. Three shortcuts leave the outputs as they are: query, key
-and value of one group are one MatMul; a feed-forward network whose two halves have the same groups stays split in
-between; and the last block computes only the first token, the one the classifier reads. The graph that becomes int8
-also divides the channels that stand out (`smoothing.py`) and multiplies their weights: its outputs are the same too.
+Each matrix is written in the form that suits its shape (`matrices.py`). What else keeps the graph short: tokens come
+before texts, (T, B, C) flattened to (N, C), so that biases are part of the products and heads are read where they lie;
+a feed-forward network whose two halves have the same groups stays split in between; and the last block computes only
+the first token, the one the classifier reads. The graph that becomes int8 also divides the channels that stand out
+(`smoothing.py`) and multiplies their weights: its outputs are the same too.
 """
 
 from __future__ import annotations
@@ -22,58 +23,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from squeezebert.export.matrices import Channels, scaled_down, write_matrix
 from squeezebert.export.smoothing import BlockScales
 from squeezebert.files.errors import DependencyError
-from squeezebert.model import GroupedLinear, SqueezeBertForSequenceClassification
+from squeezebert.model import SqueezeBertForSequenceClassification
 
 FORM = "per_group_matmul"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# Added to the score of a padded token. exp(-10000) is 0 in every precision, and 16-bit floats can hold the number
-_MASKED = -1e4
-
-
-class GroupedMatMul(nn.Module):
-    """One or several grouped layers of the same input and groups, as one MatMul a group."""
-
-    def __init__(
-        self, layers: Sequence[GroupedLinear], factors: Sequence[float] = (), scale_C: Tensor | None = None
-    ) -> None:
-        """Take over the weights of `layers`, each times its factor, for an input divided by `scale_C` beforehand."""
-        super().__init__()
-        self.groups, self.layers = layers[0].groups, len(layers)
-        by_group = torch.ones(layers[0].in_features) if scale_C is None else scale_C
-        for group, scale in enumerate(by_group.view(self.groups, -1, 1)):
-            weights, biases = [], []
-            for layer, factor in zip(layers, factors or [1.0] * len(layers), strict=True):
-                width = layer.out_features // self.groups
-                part = slice(group * width, (group + 1) * width)
-                weights.append(layer.weight.detach()[part, :, 0].t() * scale * factor)
-                biases.append(layer.bias.detach()[part] * factor)
-            self.register_buffer(f"weight_{group}", torch.cat(weights, dim=1).contiguous())
-            self.register_buffer(f"bias_{group}", torch.cat(biases))
-
-    def split(self, x_BTC: Tensor) -> Sequence[Tensor]:
-        """Return the input's channels by group: G tensors (B, T, C / G)."""
-        return x_BTC.chunk(self.groups, dim=-1) if self.groups > 1 else (x_BTC,)
-
-    def products(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Multiply each group's channels by its weights: G tensors, the layers' outputs side by side."""
-        return [
-            torch.matmul(part, getattr(self, f"weight_{group}")) + getattr(self, f"bias_{group}")
-            for group, part in enumerate(parts)
-        ]
-
-    def forward(self, x_BTC: Tensor) -> list[Tensor]:
-        """Return the output (B, T, C) of each layer."""
-        products = self.products(self.split(x_BTC))
-        if self.layers == 1:
-            return [_join(products)]
-        by_layer = zip(*(product.chunk(self.layers, dim=-1) for product in products), strict=True)
-        return [_join(parts) for parts in by_layer]
+# Keeps a text of nothing but padding from dividing by zero
+_NOTHING = 1e-30
 
 
 class Block(nn.Module):
-    """One encoder block; with `first_only` it returns the first token's state alone, (B, 1, C).
+    """One encoder block; with `first_only` it returns the first token's state alone, (B, C).
 
     Its input arrives divided by `scales.attention`, and its output leaves divided by `next_scale_C`.
     """
@@ -86,56 +48,71 @@ class Block(nn.Module):
         self.heads, self.first_only = heads, first_only
         self.attention_scale: Tensor | None
         self.up_scale: Tensor | None
-        attention = source.attention
-        layers = {"query": attention.query, "key": attention.key, "value": attention.value}
-        factors = {"query": attention.scaling, "key": 1.0, "value": 1.0}
-        # What reads the same tokens in the same groups is one product; the last block's query reads one token
-        kinds: dict[tuple[bool, int], list[str]] = {}
-        for name, projection in layers.items():
-            kinds.setdefault((first_only and name == "query", projection.groups), []).append(name)
-        self.fused = list(kinds.values())
-        self.projections = nn.ModuleList(
-            GroupedMatMul([layers[name] for name in names], [factors[name] for name in names], scales.attention)
-            for names in self.fused
+        self.shared_down: Tensor | None
+        attention, reduced = source.attention, scales.reduced
+        self.query, self.key, self.value = (
+            write_matrix(projection, scales.attention, reduced.get(name), factor, attention.down)
+            for name, projection, factor in (
+                ("q", attention.query, attention.scaling),
+                ("k", attention.key, 1.0),
+                ("v", attention.value, 1.0),
+            )
         )
-        self.after = GroupedMatMul([source.post_attention.conv1d])
+        shared = None
+        if self.query.shares or self.key.shares or self.value.shares:
+            shared = scaled_down(attention.down, scales.attention, reduced.get("q"))
+        self.register_buffer("shared_down", shared)
+        self.after = write_matrix(source.post_attention.conv1d, None, reduced.get("post_attention"))
         self.after_norm = _divide_norm(source.post_attention.layernorm, scales.up)
-        self.up = GroupedMatMul([source.intermediate.conv1d], scale_C=scales.up)
+        self.up = write_matrix(source.intermediate.conv1d, scales.up, reduced.get("intermediate"))
         self.act = source.intermediate.act
-        self.down = GroupedMatMul([source.output.conv1d], scale_C=scales.down)
+        self.down = write_matrix(source.output.conv1d, scales.down, reduced.get("output"))
         self.down_norm = _divide_norm(source.output.layernorm, next_scale_C)
         self.register_buffer("attention_scale", scales.attention)
         self.register_buffer("up_scale", scales.up)
-        self.chained = self.up.groups == self.down.groups
-        parts = self.up.groups if self.chained else 1
-        self.down_factors = nn.ParameterList(() if scales.down is None else (1.0 / scales.down).chunk(parts))
+        self.down_factors = nn.ParameterList(() if scales.down is None else (1.0 / scales.down).chunk(self.up.pieces))
 
-    def forward(self, x_BTC: Tensor, mask_B11T: Tensor) -> Tensor:
-        """Return the block's output (B, T, C)."""
-        own_BTC = x_BTC[:, :1] if self.first_only else x_BTC
-        projected: dict[str, Tensor] = {}
-        for names, projection in zip(self.fused, self.projections, strict=True):
-            outputs = projection(own_BTC if self.first_only and "query" in names else x_BTC)
-            projected.update(zip(names, outputs, strict=True))
-        query_BHTD = self.split_heads(projected["query"]).transpose(1, 2)
-        key_BHDT = self.split_heads(projected["key"]).permute(0, 2, 3, 1)
-        value_BHTD = self.split_heads(projected["value"]).transpose(1, 2)
-        weights_BHTT = torch.softmax(torch.matmul(query_BHTD, key_BHDT) + mask_B11T, dim=-1)
-        context_BTHD = torch.matmul(weights_BHTT, value_BHTD).transpose(1, 2)
-        own_BTC = self.after_norm(self.after(context_BTHD.flatten(2))[0] + _times(own_BTC, self.attention_scale))
-        return cast(Tensor, self.down_norm(self.feed_forward(own_BTC) + _times(own_BTC, self.up_scale)))
+    def forward(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+        """Return the block's output (N, C); `keep_BT` is 1 for text and 0 for padding."""
+        batch = keep_BT.shape[0]
+        x = Channels([x_NC], None if self.shared_down is None else torch.matmul(x_NC, self.shared_down))
+        # Tokens come first in N: the first token of each text is in the first B rows
+        own = x.first(batch) if self.first_only else x
+        query_NC, key_NC, value_NC = (
+            Channels(matrix(channels)).whole
+            for matrix, channels in ((self.query, own), (self.key, x), (self.value, x))
+        )
+        context_NC = self.attend(query_NC, key_NC, value_NC, keep_BT)
+        own_NC = _times(own.whole, self.attention_scale)
+        own_NC = self.after_norm(Channels(self.after(Channels([context_NC]))).whole + own_NC)
+        return cast(Tensor, self.down_norm(self.feed_forward(own_NC) + _times(own_NC, self.up_scale)))
 
-    def feed_forward(self, x_BTC: Tensor) -> Tensor:
+    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
+        """Return the context (N, C).
+
+        Padding takes part in the softmax with values of zero, and what it took is divided away. The usual large
+        negative number on its scores costs a pass over all scores (a fifth of attention at 128 tokens), and leaves
+        probabilities of 1e-39, whose products are several times slower than those of larger numbers.
+        """
+        batch = keep_BT.shape[0]
+        value_NC = value_NC * keep_BT.t().reshape(-1, 1)
+        # Engines read this layout of heads as it lies: with the tokens first, no operand needs to be transposed
+        query_TBHD, key_TBHD, value_TBHD = (
+            x_NC.view(-1, batch, self.heads, x_NC.shape[1] // self.heads) for x_NC in (query_NC, key_NC, value_NC)
+        )
+        scores_BHTT = torch.matmul(query_TBHD.permute(1, 2, 0, 3), key_TBHD.permute(1, 2, 3, 0))
+        weights_BHTT = torch.softmax(scores_BHTT, dim=-1)
+        context_BHTD = torch.matmul(weights_BHTT, value_TBHD.permute(1, 2, 0, 3))
+        kept_BHT1 = torch.matmul(weights_BHTT, keep_BT[:, None, :, None])
+        context_BHTD = context_BHTD / kept_BHT1.clamp_min(_NOTHING)
+        return context_BHTD.permute(2, 0, 1, 3).reshape(-1, value_NC.shape[1])
+
+    def feed_forward(self, x_NC: Tensor) -> Tensor:
         """Widen, activate, narrow; without joining the groups in between where both halves have the same."""
-        widened = self.up.products(self.up.split(x_BTC))
-        widened = [self.act(part) for part in (widened if self.chained else [_join(widened)])]
+        widened = [self.act(piece) for piece in self.up(Channels([x_NC]))]
         if len(self.down_factors):
-            widened = [part * factor for part, factor in zip(widened, self.down_factors, strict=True)]
-        return _join(self.down.products(widened if self.chained else self.down.split(widened[0])))
-
-    def split_heads(self, x_BTC: Tensor) -> Tensor:
-        """Return (B, T, H, D)."""
-        return cast(Tensor, x_BTC.unflatten(-1, (self.heads, -1)))
+            widened = [piece * factor for piece, factor in zip(widened, self.down_factors, strict=True)]
+        return Channels(self.down(Channels(widened))).whole
 
 
 class ClassifierGraph(nn.Module):
@@ -166,14 +143,15 @@ class ClassifierGraph(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits (B, L)."""
-        positions = cast(Tensor, self.positions)[: input_ids.shape[1]]
-        x_BTC = self.norm(self.words(input_ids) + positions + self.kinds(token_type_ids))
+        positions_T1C = cast(Tensor, self.positions)[: input_ids.shape[1], None]
+        x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
+        x_NC = self.norm(x_TBC.flatten(0, 1))
         if self.projection is not None:
-            x_BTC = self.projection(x_BTC)
-        mask_B11T = (1.0 - attention_mask[:, None, None, :].to(x_BTC.dtype)) * _MASKED
+            x_NC = self.projection(x_NC)
+        keep_BT = attention_mask.to(x_NC.dtype)
         for block in self.blocks:
-            x_BTC = block(x_BTC, mask_B11T)
-        return cast(Tensor, self.classifier(torch.tanh(self.pooler(x_BTC[:, 0]))))
+            x_NC = block(x_NC, keep_BT)
+        return cast(Tensor, self.classifier(torch.tanh(self.pooler(x_NC))))
 
 
 def write_graph(
@@ -211,6 +189,7 @@ def write_graph(
             raise DependencyError(f"{error}: pip install 'squeezebert[train]'") from error
     proto = cast(Any, program).model_proto
     _drop_traces(proto)
+    _sum_residuals(proto)
     onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, str(path))
@@ -229,8 +208,16 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * factor
 
 
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts), dim=-1) if len(parts) > 1 else parts[0]
+def _sum_residuals(proto: Any) -> None:
+    """Write the Add before each LayerNormalization as a Sum.
+
+    onnxruntime makes SkipLayerNormalization of the pair, which is 8 to 12 times slower on CPUs than the two (1.32, 128
+    tokens of 384 and of 768 channels); browsers cannot turn that off. A Sum of two costs what an Add does.
+    """
+    normalised = {node.input[0] for node in proto.graph.node if node.op_type == "LayerNormalization"}
+    for node in proto.graph.node:
+        if node.op_type == "Add" and normalised & set(node.output):
+            node.op_type = "Sum"
 
 
 def _drop_traces(proto: Any) -> None:

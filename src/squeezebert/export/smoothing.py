@@ -5,19 +5,21 @@ In: a torch model and texts. Out: scales for the graph that becomes int8, whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from squeezebert.export.matrices import narrows
 from squeezebert.model import GroupedLinear, SqueezeBertForSequenceClassification
 
 # A matrix has channels that stand out when the largest exceeds this quantile of its group this many times
 _QUANTILE, _RATIO = 0.97, 2.0
 # No channel is divided by more: its weights are multiplied by as much, and are rounded too
 _LARGEST = 64.0
+_SMALLEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class BlockScales:
     """the widening half of the feed-forward network, (C,)"""
     down: Tensor | None = None
     """the narrowing half, (C of the widened network,)"""
+    reduced: Mapping[str, Tensor] = field(default_factory=dict)
+    """the reduced channels of each matrix with a remainder, (R,), by its name in the configuration: q, k, ..."""
 
 
 def find_scales(
@@ -39,20 +43,36 @@ def find_scales(
 
     The idea is SmoothQuant's (Xiao et al. 2022, arXiv 2211.10438): a few channels of a BERT are 10 to 100 times larger
     than the rest, for whatever text, and an 8-bit range stretched over them rounds the others away. Here only the
-    channels above the quantile are scaled, down to it.
+    channels above the quantile are scaled, down to it. Reduced channels are all scaled: both their factors are the
+    graph's own, so that it costs nothing.
     """
     blocks: Any = model.transformer.encoder.layers
-    maxima: dict[nn.Module, Tensor] = {}
+    largest: dict[nn.Module, Tensor] = {}
+    reduced: dict[nn.Module, Tensor] = {}
 
-    def note(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        x = arguments[0].abs()
+    def note(maxima: dict[nn.Module, Tensor], module: nn.Module, values: Tensor) -> None:
+        maxima[module] = torch.maximum(maxima[module], values) if module in maxima else values
+
+    def read_attention(attention: Any, arguments: tuple[Tensor, ...], output: Any) -> None:
+        x_NC = arguments[0].flatten(0, -2)
+        note(largest, attention, x_NC.abs().amax(dim=0))
+        for layer in (attention.query, attention.key, attention.value):
+            if layer.up is not None:
+                down = attention.down if layer.down is None else layer.down
+                note(reduced, layer, (x_NC @ down.t()).abs().amax(dim=0))
+
+    def read_layer(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        x = arguments[0]
         # Token-major (B, T, C), or group-major (G, N, C / G) between layers of the same groups
-        token_major = x.shape[-1] == cast(GroupedLinear, layer).in_features
-        largest = x.flatten(0, -2).amax(dim=0) if token_major else x.amax(dim=1).flatten()
-        maxima[layer] = torch.maximum(maxima[layer], largest) if layer in maxima else largest
+        group_major = x.shape[-1] != layer.in_features
+        note(largest, layer, x.abs().amax(dim=1).flatten() if group_major else x.abs().flatten(0, -2).amax(dim=0))
+        if layer.up is not None:
+            note(reduced, layer, layer.reduce(x, group_major).abs().amax(dim=0))
 
-    watched = [layer for b in blocks for layer in (*_readers(b), b.intermediate.conv1d, b.output.conv1d)]
-    hooks = [layer.register_forward_hook(note) for layer in watched]
+    hooks = [block.attention.register_forward_hook(read_attention) for block in blocks]
+    for block in blocks:
+        for layer in (block.post_attention.conv1d, block.intermediate.conv1d, block.output.conv1d):
+            hooks.append(layer.register_forward_hook(read_layer))
     try:
         with torch.no_grad():
             for ids, types in inputs:
@@ -60,27 +80,64 @@ def find_scales(
     finally:
         for hook in hooks:
             hook.remove()
-    scales = [
-        BlockScales(
-            attention=_outliers(maxima[_readers(b)[0]], max(layer.groups for layer in _readers(b))),
-            up=_outliers(maxima[b.intermediate.conv1d], b.intermediate.conv1d.groups),
-            down=_outliers(maxima[b.output.conv1d], b.output.conv1d.groups),
-        )
-        for b in blocks
-    ]
-    if model.transformer.embeddings.projection is not None:
-        # Between the embeddings' LayerNorm, which would take the scale up, and the first block lies a projection
-        scales[0] = BlockScales(None, scales[0].up, scales[0].down)
-    return scales
+    # Between the embeddings' LayerNorm, which would take the scale up, and the first block may lie a projection
+    projected = model.transformer.embeddings.projection is not None
+    return [_block_scales(block, largest, reduced, projected and i == 0) for i, block in enumerate(blocks)]
 
 
-def _readers(block: Any) -> tuple[GroupedLinear, ...]:
-    return block.attention.query, block.attention.key, block.attention.value
+def _block_scales(
+    block: Any, largest: Mapping[nn.Module, Tensor], reduced: Mapping[nn.Module, Tensor], projected: bool
+) -> BlockScales:
+    attention, after = block.attention, block.post_attention.conv1d
+    up, down = block.intermediate.conv1d, block.output.conv1d
+    readers = (attention.query, attention.key, attention.value)
+    scales = {
+        "attention": None if projected else _outliers(largest[attention], max(layer.groups for layer in readers)),
+        "up": _outliers(largest[up], up.groups),
+        "down": _outliers(largest[down], down.groups),
+    }
+    inputs = {
+        "q": (readers[0], largest[attention], scales["attention"]),
+        "k": (readers[1], largest[attention], scales["attention"]),
+        "v": (readers[2], largest[attention], scales["attention"]),
+        "post_attention": (after, largest[after], None),
+        "intermediate": (up, largest[up], scales["up"]),
+        "output": (down, largest[down], scales["down"]),
+    }
+    balanced = {
+        name: _balance([layer], reduced[layer], largest_C, scale_C)
+        for name, (layer, largest_C, scale_C) in inputs.items()
+        if layer.up is not None
+    }
+    if attention.down is not None:  # one reduced input, one scale
+        shared = _balance(readers, reduced[readers[0]], largest[attention], scales["attention"])
+        balanced |= dict.fromkeys("qkv", shared)
+    return BlockScales(**scales, reduced=balanced)
 
 
 def _outliers(largest: Tensor, groups: int) -> Tensor | None:
     """Return each channel's scale from its largest value, (C,): 1 up to the quantile of its group."""
-    by_group = largest.float().view(groups, -1)
+    by_group = largest.float().view(max(1, groups), -1)
     usual = torch.quantile(by_group, _QUANTILE, dim=1, keepdim=True, interpolation="lower")
-    scales = (by_group / usual.clamp_min(1e-9)).clamp(1.0, _LARGEST)
+    scales = (by_group / usual.clamp_min(_SMALLEST)).clamp(1.0, _LARGEST)
     return scales.flatten() if float(scales.max()) > _RATIO else None
+
+
+def _balance(layers: Sequence[GroupedLinear], reduced_R: Tensor, largest_C: Tensor, scale_C: Tensor | None) -> Tensor:
+    """Return what to divide the reduced channels by, (R,), from their largest values.
+
+    Afterwards each reduced channel takes the same part of the range of its product's input as its column of `up` takes
+    of the range of the weights. Where the product also reads a group's own channels, those two ranges are theirs.
+    """
+    ups = torch.stack([layer.up.detach().abs().amax(dim=0) for layer in layers if layer.up is not None])
+    scale_R = (reduced_R.clamp_min(_SMALLEST) / ups.amax(dim=0).clamp_min(_SMALLEST)).sqrt()
+    ranges = []
+    for layer in layers:
+        if layer.groups > 1 and layer.weight is not None and not narrows(layer):
+            x_C = largest_C if scale_C is None else largest_C / scale_C
+            factors = 1.0 if scale_C is None else scale_C.view(layer.groups, 1, -1)
+            rows = (
+                layer.weight.detach().squeeze(-1).abs().view(layer.groups, -1, x_C.numel() // layer.groups) * factors
+            ).amax(dim=-1)
+            ranges.append((rows.mean() / x_C.view(layer.groups, -1).amax(dim=1).mean()).clamp_min(_SMALLEST).sqrt())
+    return scale_R * torch.stack(ranges).mean() if ranges else scale_R / scale_R.mean()

@@ -34,8 +34,11 @@ from squeezebert.model.configuration import SqueezeBertConfig
 def split_groups(x_BTC: Tensor, groups: int) -> Tensor:
     """Return (B, T, C) as group-major (G, N, C / G).
 
-    A contiguous copy: it costs less than batched products on strided memory, forward and backward.
+    A contiguous copy: it costs less than batched products on strided memory, forward and backward. Under autocast it
+    is made in the type that the products take.
     """
+    if torch.is_autocast_enabled(x_BTC.device.type):
+        x_BTC = x_BTC.to(torch.get_autocast_dtype(x_BTC.device.type))
     return x_BTC.reshape(-1, groups, x_BTC.shape[-1] // groups).transpose(0, 1).contiguous()
 
 
@@ -228,9 +231,10 @@ class SqueezeBertSelfAttention(nn.Module):
 
         implementation = self.config._attn_implementation
         dropout = self.dropout.p if self.training else 0.0
-        # The fused kernel never holds the probabilities that are asked for, and on CPUs it has no dropout: torch
-        # falls back to plain products with a slower mask than ours
-        if implementation == "sdpa" and (kwargs.get("output_attentions") or (dropout and x_BTC.device.type == "cpu")):
+        # The fused kernel never holds the probabilities that are asked for. On CPUs it has no dropout (torch falls back
+        # to plain products with a slower mask than ours), and its backward pass in bf16 takes five times as long
+        slow = dropout or (query_BHTD.dtype == torch.bfloat16 and torch.is_grad_enabled())
+        if implementation == "sdpa" and (kwargs.get("output_attentions") or (slow and x_BTC.device.type == "cpu")):
             implementation = "eager"
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention

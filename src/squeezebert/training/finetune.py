@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -38,11 +37,10 @@ from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
 from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, first_line, latest_save, save_model
 from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
 from squeezebert.training.units import Units
 
-PROGRESS_FOLDER = ".training"
-MARKER = "fingerprint"
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -66,7 +64,7 @@ class FinetuneResult:
     """Training texts that were cut to `max_length`."""
 
 
-def load_base(base: str | Path, data: LabelledData) -> tuple[Any, bool]:
+def load_base(base: str | Path, data: LabelledData, option: str = "--base") -> tuple[Any, bool]:
     """Load a checkpoint folder or Hub id as a classifier for the labels of `data`, and say whether it has a head.
 
     Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that is not BERT's.
@@ -88,13 +86,35 @@ def load_base(base: str | Path, data: LabelledData) -> tuple[Any, bool]:
         return model, "classifier.weight" not in absent
     except OSError as error:
         raise FolderError(
-            f"{base}: no checkpoint there. --base takes a folder with config.json and weights, or the id of a "
-            f"model on the Hugging Face Hub, which has to be reachable ({_first_line(error)})"
+            f"{base}: no checkpoint there. {option} takes a folder with config.json and weights, or the id of a "
+            f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
         ) from error
     except ValueError as error:
-        raise OptionError(f"--base {base}: {error}") from error
+        raise OptionError(f"{option} {base}: {error}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
+
+
+def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any) -> Any:
+    """Load a model that was trained on the labels of `data`, to teach a student that reads with `tokenizer`.
+
+    Raises `FolderError` when there is none, `OptionError` when its labels or its vocabulary are others.
+    """
+    teacher, trained_head = load_base(name, data, "--teacher")
+    if not trained_head:
+        raise OptionError(
+            f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
+        )
+    saved = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
+    own = tuple(str(label) for _, label in sorted(saved.items(), key=lambda item: int(item[0])))
+    generic = all(label == f"LABEL_{i}" for i, label in enumerate(own))
+    if data.labels and not generic and own != data.labels:
+        raise OptionError(
+            f"--teacher {name}: it was trained on the labels {', '.join(own[:5])}, not on {', '.join(data.labels[:5])}"
+        )
+    if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+        raise OptionError(f"--teacher {name}: its vocabulary is not the student's, so it would read other words")
+    return teacher.eval()
 
 
 def load_tokenizer(base: str | Path) -> Any:
@@ -132,7 +152,7 @@ def finetune(
     work = output / PROGRESS_FOLDER
     fingerprint = _fingerprint(data, base, options, distil)
     if not overwrite:
-        _check_output(output, work, fingerprint)
+        check_output(output, fingerprint, RECORD)
     transformers.set_seed(options.seed)
     units = Units()
     targets = encode_targets(data.train, data.task, data.labels)
@@ -179,11 +199,11 @@ def finetune(
     except (ImportError, RuntimeError, ValueError) as error:
         if options.report_to == "none":
             raise
-        raise OptionError(f"--report-to {options.report_to}: {_first_line(error)}") from error
+        raise OptionError(f"--report-to {options.report_to}: {first_line(error)}") from error
     if options.patience:
         trainer.add_callback(EarlyStoppingCallback(options.patience))
     trainer.remove_callback(PrinterCallback)
-    _begin(work, fingerprint)
+    begin(work, fingerprint)
     trainer.train(resume_from_checkpoint=latest_save(work))
 
     prediction = trainer.predict(evaluation, metric_key_prefix="final")
@@ -203,33 +223,6 @@ def finetune(
         _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base)
         shutil.rmtree(work)
     return FinetuneResult(output, metrics, calibration, trainer.state.global_step, train.truncated)
-
-
-def latest_save(work: Path) -> str | None:
-    """Return the newest complete save of a run, or None; what a kill left half written is deleted.
-
-    Trainer writes its state last: a save without a readable one is incomplete.
-    """
-    saves = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for save in saves:
-        try:
-            json.loads((save / "trainer_state.json").read_text(encoding="utf-8"))
-            with safe_open(save / "model.safetensors", framework="pt") as weights:
-                weights.keys()
-        except (OSError, ValueError, SafetensorError):
-            shutil.rmtree(save)
-        else:
-            return str(save)
-    return None
-
-
-def _begin(work: Path, fingerprint: str) -> None:
-    """Mark the folder as this run's; saves of another run (they were allowed to go) are deleted."""
-    marker = work / MARKER
-    if marker.exists() and marker.read_text() != fingerprint:
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint)
 
 
 def _set_dropout(model: Any, dropout: float) -> None:
@@ -301,22 +294,6 @@ def _fingerprint(data: LabelledData, base: str | Path, options: FinetuneOptions,
     return digest.hexdigest()
 
 
-def _check_output(output: Path, work: Path, fingerprint: str) -> None:
-    """Accept a folder that is new, empty, or that of the same run cut off."""
-    if output.is_file():
-        raise FolderError(f"{output} is a file; --output takes a folder")
-    if (output / RECORD).exists():
-        raise FolderError(f"{output} holds a finished model already: choose another --output, or --overwrite it")
-    if output.is_dir() and not work.is_dir() and any(output.iterdir()):
-        raise FolderError(f"{output} is not empty and holds no training run: choose another --output")
-    marker = work / MARKER
-    if marker.exists() and marker.read_text() != fingerprint and latest_save(work) is not None:
-        raise FolderError(
-            f"{output} holds a run that was cut off, with other data or options: repeat its command to finish it, "
-            "choose another --output, or --overwrite it"
-        )
-
-
 def _write(
     output: Path,
     trainer: Trainer,
@@ -330,17 +307,7 @@ def _write(
     base: str | Path,
 ) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    # safetensors makes its files readable by their owner alone, whatever the umask says
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in output.glob("*.safetensors"):
-        path.chmod(0o666 & ~umask)
+    save_model(output, model, tokenizer)
     write_card(output, data, options, metrics, calibration, command, str(base))
     # The record comes last: a folder that has it is complete
     write_record(output, data, options, max_length, metrics, calibration, command, str(base))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -20,7 +20,7 @@ ROUNDS = 12
 
 @dataclass
 class Moments:
-    """Sums over tokens that a least-squares fit needs, in double precision."""
+    """Sums over tokens that a least-squares fit needs: products in single, sums of batches in double precision."""
 
     inputs: int
     """Channels of the input."""
@@ -32,9 +32,10 @@ class Moments:
 
     def add(self, x_NI: Tensor, y_NO: Tensor) -> None:
         """Add tokens: their inputs and the outputs that are wanted of them."""
-        x, y = x_NI.double(), y_NO.double()
-        for name, value in {"x": x.sum(0), "y": y.sum(0), "xx": x.T @ x, "yx": y.T @ x, "yy": y.pow(2).sum(0)}.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        x, y = x_NI.float(), y_NO.float()
+        sums = {"x": x.sum(0), "y": y.sum(0), "xx": x.T @ x, "yx": y.T @ x, "yy": y.pow(2).sum(0)}
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self.tokens += len(x)
 
     def target(self, prior_OI: Tensor, ridge: float) -> Target:

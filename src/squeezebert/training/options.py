@@ -81,3 +81,109 @@ class DistilOptions:
             raise OptionError(f"temperature {self.temperature}: expected more than 0")
         if self.hidden_weight < 0:
             raise OptionError(f"hidden_weight {self.hidden_weight}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class GeneralDistilOptions:
+    """How an encoder learns from a teacher's inner states on unlabelled text."""
+
+    steps: int = 10_000
+    """Optimiser steps, over which the learning rate rises and falls."""
+    hours: float | None = None
+    """Hours of training instead of `steps`: turned into steps by the speed of the first few, once and for all."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls to 0 after its peak."""
+    warmup: float = 0.03
+    """Share of the steps over which the learning rate rises to its peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    batch_tokens: int = 4096
+    """Tokens a step and process, padding counted; texts of like length share a batch."""
+    hidden_weight: float = 1.0
+    """Weight of the squared difference of hidden states, layer by layer, scaled by the teacher's variance."""
+    relation_weight: float = 0.0
+    """Weight of the relations between queries, keys and values of one layer (MiniLMv2); widths may differ. By
+    themselves they teach the student's last layer nothing behind its attention."""
+    relation_heads: int = 12
+    """Heads that queries, keys and values are split into for their relations."""
+    relation_layer: int = -1
+    """Layer of the teacher whose relations are learned, from 0, or from the end below 0; the student's is its last."""
+    logit_weight: float = 0.0
+    """Weight of the teacher's answers, where it and the student have the same head."""
+    dropout: float = 0.0
+    """Dropout of the student while it learns; its configuration keeps its own."""
+    freeze_embeddings: bool = True
+    """Leave the embeddings as they are: a squeezed student has its teacher's."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of teacher and student; bf16 keeps the weights in fp32."""
+    save_every: int = 500
+    """Steps between resumable saves, and measurements on the held-out texts."""
+    held_out: int = 512
+    """Sequences that are never trained on, to measure on; at most a tenth of all."""
+    milestones: tuple[float, ...] = ()
+    """Shares of the run, as 0.1, at which the student is kept for good, in a folder of its own."""
+    cache_teacher: bool = False
+    """Keep the teacher's hidden states on disk at the first pass over the texts, and read them in later ones."""
+    cache_gigabytes: float = 20.0
+    """Disk that `cache_teacher` may take."""
+    seed: int = 42
+    """Seed of held-out texts, order of batches and dropout."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "hours", "learning_rate", "batch_tokens", "relation_heads", "save_every", "held_out")
+        for field in (*positive, "cache_gigabytes"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise OptionError(f"--{field.replace('_', '-')} {value}: expected more than 0")
+        for field in ("warmup", "dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise OptionError(f"--{field} {getattr(self, field)}: expected a number from 0 to below 1")
+        weights = ("hidden_weight", "relation_weight", "logit_weight")
+        for field in (*weights, "weight_decay", "seed"):
+            if getattr(self, field) < 0:
+                raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
+        if not any(getattr(self, field) for field in weights):
+            raise OptionError("--hidden-weight 0 --relation-weight 0 --logit-weight 0: nothing is left to learn")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise OptionError(f"--milestones {list(self.milestones)}: expected numbers between 0 and 1")
+        if self.cache_teacher and (self.relation_weight or self.logit_weight):
+            raise OptionError(
+                "--cache-teacher keeps hidden states alone: set --relation-weight and --logit-weight to 0"
+            )
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """What the squeezed matrices look like, and how they are found."""
+
+    groups: int | None = None
+    """Groups of query, key, value and both halves of the feed-forward network; the attention's output stays dense,
+    as in the paper, whose number is 4. 0 for no blocks at all, with `rank`."""
+    rank: int | None = None
+    """Rank of a low-rank remainder beside the blocks of each of these matrices; of query, key and value together,
+    one and a half times as much at the same cost."""
+    shape: str | None = None
+    """YAML file with the shape of every matrix: `q_groups: 4` or `[4, 4, 2, ...]`, one number a layer, and so on for
+    k, v, post_attention, intermediate and output, and `q_rank: 32` and so on; `shared_qkv_rank: true`."""
+    conversion: Literal["fitted", "slices"] = "fitted"
+    """Fit each matrix to what the dense model computes on the text, or only cut its weights."""
+    regroup: bool = True
+    """Order channels and heads first so that those which belong together share a group."""
+    calibration_tokens: int = 50_000
+    """Tokens of the text that the fit looks at."""
+    ridge: float = 0.01
+    """How strongly a fit is drawn towards the dense weights, as a share of an input's variance."""
+
+    def __post_init__(self) -> None:
+        for field in ("groups", "rank", "ridge"):
+            value = getattr(self, field)
+            if value is not None and value < 0:
+                raise OptionError(f"--{field} {value}: expected 0 or more")
+        if self.groups == 0 and not self.rank:
+            raise OptionError("--groups 0 leaves no blocks: give a --rank as well")
+        if self.shape is not None and (self.groups is not None or self.rank is not None):
+            raise OptionError("--shape says it all: leave --groups and --rank out")
+        if self.calibration_tokens < 1:
+            raise OptionError(f"--calibration-tokens {self.calibration_tokens}: expected 1 or more")

@@ -24,6 +24,53 @@ class TrainPlaces:
 
 
 @dataclass(frozen=True)
+class DistilPlaces:
+    """What `distil` reads and writes."""
+
+    data: str
+    """Table of labelled text, as for `train`."""
+    teacher: str
+    """Folder of a model that was trained on the same labels."""
+    base: str
+    """Student to start from, a folder or a Hub id: what `squeeze` made of the teacher, or of the encoder that the
+    teacher was trained from."""
+    output: str
+    """Folder for the trained student."""
+    overwrite: bool = False
+    """Replace a model that the output folder holds already."""
+
+
+@dataclass(frozen=True)
+class SqueezePlaces:
+    """What `squeeze` reads and writes."""
+
+    checkpoint: str
+    """Dense checkpoint: a folder or a Hub id of the BERT architecture, with any head or none."""
+    text: list[str]
+    """Text to fit and to learn from, without labels: .txt files or folders of them (one paragraph a line), or tables
+    that `train` reads."""
+    output: str
+    """Folder for the squeezed model."""
+    column: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    max_length: int = 128
+    """Tokens of a sequence, at most."""
+    heal: bool = True
+    """Learn from the dense model after the conversion, for `--hours`, or for `--steps` (three passes over the text,
+    if that is less)."""
+    overwrite: bool = False
+    """Replace a model that the output folder holds already."""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise OptionError("--text: name at least one file or folder")
+        if self.max_length < 8:
+            raise OptionError(f"--max-length {self.max_length}: expected 8 or more")
+
+
+@dataclass(frozen=True)
 class ExportPlaces:
     """What `export` reads and writes."""
 

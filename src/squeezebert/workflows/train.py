@@ -1,4 +1,4 @@
-"""A table of labelled text in, a trained checkpoint and a summary out: the job behind `squeezebert train`."""
+"""A table of labelled text in, a trained checkpoint and a summary out: the jobs behind `squeezebert train` and `distil`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from transformers.utils import logging
 
 from squeezebert.data.examples import DataReport, LabelledData, load_labelled
 from squeezebert.data.options import DataOptions
-from squeezebert.training.finetune import FinetuneResult, finetune
-from squeezebert.training.options import FinetuneOptions
-from squeezebert.workflows.options import TrainPlaces
+from squeezebert.training.finetune import FinetuneResult, finetune, load_task_teacher, load_tokenizer
+from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.workflows.options import DistilPlaces, TrainPlaces
 
 
 def train_table(
@@ -33,6 +33,37 @@ def train_table(
         report(line)
     result = finetune(
         data, places.base, Path(places.output), options, overwrite=places.overwrite, command=command, report=report
+    )
+    return summary(result)
+
+
+def distil_table(
+    places: DistilPlaces,
+    data_options: DataOptions,
+    options: FinetuneOptions,
+    distilling: DistilOptions,
+    command: str,
+    report: Callable[[str], None],
+) -> str:
+    """Read a table, train the student on it and on its teacher's answers; return what came of it.
+
+    Raises what `train_table` raises, and `OptionError` for a teacher of other labels or another vocabulary.
+    """
+    logging.disable_progress_bar()
+    data = load_labelled(places.data, data_options)
+    for line in describe(data):
+        report(line)
+    teacher = load_task_teacher(places.teacher, data, load_tokenizer(places.base))
+    result = finetune(
+        data,
+        places.base,
+        Path(places.output),
+        options,
+        teacher=teacher,
+        distil=distilling,
+        overwrite=places.overwrite,
+        command=command,
+        report=report,
     )
     return summary(result)
 

@@ -1,0 +1,79 @@
+"""The user's wish and a model's sizes in, the shape of every matrix out. Serves `squeezebert squeeze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from squeezebert.files.errors import OptionError
+from squeezebert.model.configuration import GROUP_FIELDS, QKV_RANKS, RANK_FIELDS
+from squeezebert.training.options import ShapeOptions
+
+_SQUEEZED = tuple(field for field in GROUP_FIELDS if field != "post_attention_groups")
+# Ranks of the shape that is chosen where none is asked for, as shares of the width: query, key and value together,
+# the widening and the narrowing half of the feed-forward network
+BEST_RANKS = (1 / 4, 7 / 24, 1 / 6)
+# Widths of products are kept multiples of this: engines compute whole vectors
+_STEP = 8
+BEST_REASON = (
+    "no shape asked for: low-rank factors without blocks, which kept most accuracy at the latency of groups = 4 in "
+    "benchmarks/squeeze.py; --groups 4 is the paper's"
+)
+
+
+def paper_shape(groups: int, rank: int = 0) -> dict[str, Any]:
+    """Return `groups` for all matrices but the attention's output projection, with remainders of `rank`."""
+    shape: dict[str, Any] = dict.fromkeys(_SQUEEZED, groups)
+    if rank:
+        shape |= dict.fromkeys(QKV_RANKS, rank * 3 // 2) | {"intermediate_rank": rank, "output_rank": rank}
+        shape["shared_qkv_rank"] = True
+    return shape
+
+
+def best_shape(hidden_size: int) -> dict[str, Any]:
+    """Return the shape that measured best, scaled to a model's width."""
+    qkv, up, down = (max(_STEP, round(hidden_size * share / _STEP) * _STEP) for share in BEST_RANKS)
+    ranks = dict.fromkeys(QKV_RANKS, qkv) | {"intermediate_rank": up, "output_rank": down}
+    return dict.fromkeys(_SQUEEZED, 0) | ranks | {"shared_qkv_rank": True}
+
+
+def choose_shape(options: ShapeOptions, hidden_size: int) -> tuple[dict[str, Any], str]:
+    """Return the fields of `SqueezeBertConfig` that make the shape, and one sentence on why it is this one.
+
+    Raises `OptionError` for a shape file that cannot be read or names something else.
+    """
+    if options.shape is not None:
+        return _read(Path(options.shape)), f"the shape of {options.shape}"
+    if options.groups is None and not options.rank:
+        return best_shape(hidden_size), BEST_REASON
+    groups = 4 if options.groups is None else options.groups
+    rank = options.rank or 0
+    blocks = f"{groups} groups" if groups else "no blocks"
+    return paper_shape(groups, rank), f"{blocks}{f' and rank {rank}' if rank else ''}, as asked for"
+
+
+def describe_shape(shape: dict[str, Any]) -> str:
+    """Return a shape as one line: what is not at its default of a dense matrix."""
+    told = [f"{name} {shape[name]}" for name in (*GROUP_FIELDS, *RANK_FIELDS) if shape.get(name, 1) not in (1, None)]
+    return ", ".join(part for part in told if not part.endswith("_rank 0"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    known = {*GROUP_FIELDS, *RANK_FIELDS}
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError(f"--shape {path}: cannot be read ({str(error).splitlines()[0]})") from error
+    if not isinstance(told, dict) or not told:
+        raise OptionError(f"--shape {path}: expected lines like 'q_groups: 4' or 'q_groups: [4, 4, 2]'")
+    for name, value in told.items():
+        if name == "shared_qkv_rank" and isinstance(value, bool):
+            continue
+        if name not in known:
+            raise OptionError(f"--shape {path}: {name} is none of {', '.join(sorted(known))}, shared_qkv_rank")
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
+            raise OptionError(f"--shape {path}: {name}: {value}: expected a whole number or a list of them")
+    return told
