@@ -76,7 +76,6 @@ class Block(nn.Module):
         """Return the block's output (N, C); `keep_BT` is 1 for text and 0 for padding."""
         batch = keep_BT.shape[0]
         x = Channels([x_NC], None if self.shared_down is None else torch.matmul(x_NC, self.shared_down))
-        # Tokens come first in N: the first token of each text is in the first B rows
         own = x.first(batch) if self.first_only else x
         query_NC, key_NC, value_NC = (
             Channels(matrix(channels)).whole
@@ -211,7 +210,7 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
 def _sum_residuals(proto: Any) -> None:
     """Write the Add before each LayerNormalization as a Sum.
 
-    onnxruntime makes SkipLayerNormalization of the pair, which is 8 to 12 times slower on CPUs than the two (1.32, 128
+    onnxruntime makes SkipLayerNormalization of the pair, which is 8 to 13 times slower on CPUs than the two (1.32, 128
     tokens of 384 and of 768 channels); browsers cannot turn that off. A Sum of two costs what an Add does.
     """
     normalised = {node.input[0] for node in proto.graph.node if node.op_type == "LayerNormalization"}

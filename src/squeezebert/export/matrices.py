@@ -51,11 +51,12 @@ class Channels:
             self._joined[groups] = [torch.cat([piece, reduced], dim=-1) for piece in self.by_group(groups)]
         return self._joined[groups]
 
-    def first(self, tokens: int | torch.SymInt) -> Channels:
-        """Return the channels of the first tokens alone."""
-        return Channels(
-            [piece[:tokens] for piece in self.pieces], None if self.reduced is None else self.reduced[:tokens]
-        )
+    def first(self, texts: int | torch.SymInt) -> Channels:
+        """Return the channels of each text's first token alone, (B, C), where N counts tokens before texts."""
+        # Not the first B rows, though they are the same: a slice's length is a formula in the file
+        firsts = [piece.view(-1, texts, piece.shape[1])[0] for piece in self.pieces]
+        reduced = None if self.reduced is None else self.reduced.view(-1, texts, self.reduced.shape[1])[0]
+        return Channels(firsts, reduced)
 
 
 class Matrix(nn.Module):
@@ -186,7 +187,7 @@ def scaled_down(down: Tensor | None, scale_C: Tensor | None, reduced_scale_R: Te
 def _rotation(rank: int) -> Tensor:
     """Return an orthogonal matrix (R, R), the discrete cosine transform's: every row mixes all channels."""
     places = torch.arange(rank, dtype=torch.float64)
-    waves = torch.cos(torch.pi / rank * (places[:, None] + 0.5) * places) * (2.0 / rank) ** 0.5
+    waves: Tensor = torch.cos(torch.pi / rank * (places[:, None] + 0.5) * places) * (2.0 / rank) ** 0.5
     waves[:, 0] *= 0.5**0.5
     return waves.float()
 

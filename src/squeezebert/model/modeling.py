@@ -99,6 +99,14 @@ class GroupedLinear(nn.Module):
             y_GNC = torch.baddbmm(y_GNC, cast(Tensor, reduced_NR).expand(G, -1, -1), up_GRC)
         return y_GNC if group_major else merge_groups(y_GNC, x.shape[:-1])
 
+    def written_out(self, down_RC: Tensor | None = None) -> Tensor:
+        """Return the dense matrix (C_out, C_in) that the layer multiplies by; `down_RC` is the factor from outside."""
+        down_RC = self.down if down_RC is None else down_RC
+        matrix = self.bias.new_zeros(self.out_features, self.in_features)
+        if self.weight is not None:
+            matrix = torch.block_diag(*self.weight.squeeze(-1).chunk(self.groups))
+        return matrix if self.up is None else matrix + self.up @ cast(Tensor, down_RC)
+
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, groups={self.groups}, rank={self.rank}"

@@ -111,18 +111,25 @@ def convert(
     batches: Sequence[tuple[Tensor, Tensor, Tensor]],
     *,
     ridge: float = RIDGE,
+    prior: SqueezeBertPreTrainedModel | None = None,
     report: Callable[[MatrixError], None] = lambda error: None,
 ) -> Model:
     """Return a copy of a dense model in `shape` whose matrices are fitted to what the model computes on `batches`.
 
     `batches` are token ids, attention masks and token types, (B, T) each. Dense matrices are fitted as well: they
-    correct what squeezed ones before them lost. Raises what `new_student` raises, and `ValueError` without text.
+    correct what squeezed ones before them lost. Fits are drawn towards the dense model's weights by `ridge`, or
+    towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too.
+    Raises what `new_student` raises, and `ValueError` without text.
     """
     student = new_student(model, shape)
     student.train(False)
+    relatives = _blocks(model if prior is None else prior)
+    if prior is not None:
+        norms = {name: value for name, value in prior.base_model.state_dict().items() if ".layernorm." in name}
+        student.base_model.load_state_dict(norms, strict=False)
     calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches)
-    for layer, (old, new) in enumerate(zip(_blocks(model), _blocks(student), strict=True)):
-        for error in calibration.fit_block(old, new, layer, ridge):
+    for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
+        for error in calibration.fit_block(old, new, near, layer, ridge):
             report(error)
     student.train(model.training)
     return student
@@ -157,22 +164,27 @@ class Calibration:
             raise ValueError("no text to calibrate on")
         return cls(states, list(states), text, masks)
 
-    def fit_block(self, old: Any, new: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
-        """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs."""
-        shared = new.attention.down is not None
+    def fit_block(self, old: Any, new: Any, near: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
+        """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs.
+
+        `near` is the block towards whose weights the fits are drawn.
+        """
+        shared = new.attention if new.attention.down is not None else None
+        priors = [[m.written_out(near.attention.down) for m in _matrices(near, True)[0]]]
+        priors += [[m.written_out() for m in matrices] for matrices in _matrices(near, True)[1:]]
         old.eval()
         sources, targets = _matrices(old, True)[0], _matrices(new, True)[0]
         moments = [Moments(s.in_features, s.out_features) for s in sources]
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             for m, source in zip(moments, sources, strict=True):
                 m.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "qkv", _fit(moments, sources, targets, ridge, new.attention if shared else None))
+        yield MatrixError(layer, "qkv", _fit(moments, priors[0], targets, ridge, shared))
 
         contexts = [
             (old.attention(theirs, mask)[0], new.attention(mine, mask)[0])
             for theirs, mine, mask in zip(self.taught, self.own, self.masks, strict=True)
         ]
-        taught, own, error = self._fit_half(old.post_attention, new.post_attention, contexts, ridge)
+        taught, own, error = self._fit_half(old.post_attention, new.post_attention, contexts, priors[1], ridge)
         self.taught, self.own = taught, own
         yield MatrixError(layer, "post_attention", error)
 
@@ -180,36 +192,36 @@ class Calibration:
         moment = Moments(source.in_features, source.out_features)
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             moment.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "intermediate", _fit([moment], [source], [target], ridge, None))
+        yield MatrixError(layer, "intermediate", _fit([moment], priors[2], [target], ridge, None))
 
         wide = [
             (old.intermediate(theirs), new.intermediate(mine))
             for theirs, mine in zip(self.taught, self.own, strict=True)
         ]
-        self.taught, self.own, error = self._fit_half(old.output, new.output, wide, ridge)
+        self.taught, self.own, error = self._fit_half(old.output, new.output, wide, priors[3], ridge)
         yield MatrixError(layer, "output", error)
 
     def _fit_half(
-        self, old: Any, new: Any, inputs: Sequence[tuple[Tensor, Tensor]], ridge: float
+        self, old: Any, new: Any, inputs: Sequence[tuple[Tensor, Tensor]], priors: Sequence[Tensor], ridge: float
     ) -> tuple[list[Tensor], list[Tensor], float]:
         """Fit the matrix before a residual sum so that the sum, not only the matrix, is the dense model's."""
         moment = Moments(old.conv1d.in_features, old.conv1d.out_features)
         for (theirs, mine), taught, own, text in zip(inputs, self.taught, self.own, self.text, strict=True):
             moment.add(mine[text], (old.conv1d(theirs) + taught - own)[text])
-        error = _fit([moment], [old.conv1d], [new.conv1d], ridge, None)
+        error = _fit([moment], priors, [new.conv1d], ridge, None)
         outputs = [old(theirs, state) for (theirs, _), state in zip(inputs, self.taught, strict=True)]
         return outputs, [new(mine, state) for (_, mine), state in zip(inputs, self.own, strict=True)], error
 
 
 def _fit(
     moments: Sequence[Moments],
-    sources: Sequence[GroupedLinear],
+    priors: Sequence[Tensor],
     targets: Sequence[GroupedLinear],
     ridge: float,
     shared: Any,
 ) -> float:
     """Fit `targets` and write their weights; `shared` is the module that holds their common first factor, or None."""
-    wanted = [m.target(cast(Tensor, source.weight)[..., 0], ridge) for m, source in zip(moments, sources, strict=True)]
+    wanted = [m.target(prior, ridge) for m, prior in zip(moments, priors, strict=True)]
     fitted = fit(wanted, [(t.groups, t.rank) for t in targets], shared=shared is not None)
     lost = total = 0.0
     for want, got, target in zip(wanted, fitted, targets, strict=True):

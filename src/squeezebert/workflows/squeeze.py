@@ -213,7 +213,7 @@ def _convert(
 def max_groups(shape: dict[str, Any]) -> int:
     """Return the largest number of groups in a shape: one order of channels serves all, since groups nest."""
     values = [shape.get(field, 1) for field in GROUP_FIELDS]
-    return max(number for value in values for number in (value if isinstance(value, list) else [value]))
+    return max(int(number) for value in values for number in (value if isinstance(value, list) else [value]))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
