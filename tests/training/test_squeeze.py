@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from squeezebert import model as models
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Moments, fit, fit_blocks, fit_low_rank, spread_blocks
 from squeezebert.training.regroup import Orders, align, find_orders, input_variances, reorder
-from squeezebert.training.squeeze import PAPER_GROUPS, MatrixError, squeeze
+from squeezebert.training.squeeze import PAPER_GROUPS, MatrixError, refit, squeeze
 
 Batch = tuple[Tensor, Tensor, Tensor]
 LOW_RANK = {**dict.fromkeys(GROUP_FIELDS, 0), **dict.fromkeys(RANK_FIELDS, 6), "shared_qkv_rank": True}
@@ -185,6 +186,60 @@ def test_reordering_changes_no_answer_and_keeps_more_in_the_blocks():
     ours, theirs = (m.base_model(ids, mask, types).last_hidden_state for m in (squeezed, aligned))
     torch.testing.assert_close(ours, theirs)
     assert align(model, model) is model
+
+
+@pytest.mark.parametrize("width", [16, 8])
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"])
+def test_reordering_changes_no_answer_of_a_head_that_reads_every_token(head: str, width: int):
+    torch.manual_seed(0)
+    config = dense_model().config
+    config.embedding_size = width
+    model = getattr(models, f"SqueezeBert{head}")(config).eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    orders = Orders(
+        torch.randperm(16, generator=generator),
+        [torch.randperm(4, generator=generator) for _ in range(2)],
+        [torch.randperm(32, generator=generator) for _ in range(2)],
+        0.0,
+    )
+    ids, mask, types = text(0)[0]
+    expected, actual = (one(ids, mask, types).to_tuple()[0] for one in (model, reorder(model, orders)))
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_student_starts_from_a_squeezed_model_and_a_finetuned_teacher():
+    """The teacher is a finetuned relative of the model that was squeezed; refitting brings the student near it."""
+    base = SqueezeBertForSequenceClassification(dense_model().config).eval()
+    with torch.no_grad():
+        for parameter in base.transformer.encoder.parameters():
+            parameter.normal_(0, 0.3) if parameter.dim() > 1 else None
+    orders = find_orders(base, 2, input_variances(base, text(0)))
+    halves = dict.fromkeys(PAPER_GROUPS, 2)
+    squeezed = squeeze(reorder(base, orders).transformer, halves, text(0))
+    teacher = SqueezeBertForSequenceClassification(base.config).eval()
+    teacher.load_state_dict(base.state_dict())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0)
+    student = refit(squeezed, teacher, text(3))
+    assert student.config.channel_order == squeezed.config.channel_order is not None
+    ours = align(teacher, student).transformer
+    # Held to its own weights it is the squeezed model under the teacher's embeddings
+    kept = refit(squeezed, teacher, text(3), ridge=1e9)
+    before, after = (difference(model.transformer, ours, text(4)) for model in (kept, student))
+    assert after < 0.9 * before
+    for own, old in zip(kept.transformer.encoder.layers, squeezed.encoder.layers, strict=True):
+        torch.testing.assert_close(own.output.conv1d.weight, old.output.conv1d.weight, atol=1e-5, rtol=1e-4)
+
+
+def test_without_correction_errors_pile_up():
+    model, seen, unseen = dense_model(), text(0), text(1)
+    corrected, alone = (squeeze(model, PAPER_GROUPS, seen, corrects=one) for one in (True, False))
+    assert difference(corrected, model, unseen) < difference(alone, model, unseen)
 
 
 def test_a_squeezed_model_is_not_squeezed_again():

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from squeezebert.model import GroupedLinear, SqueezeBertModel, SqueezeBertPreTrainedModel
+from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertModel, SqueezeBertPreTrainedModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Fitted, Moments, fit, fit_low_rank
+from squeezebert.training.regroup import align
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
 Shape = Mapping[str, Any]
@@ -27,6 +28,8 @@ Shape = Mapping[str, Any]
 PAPER_GROUPS = dict.fromkeys((f for f in GROUP_FIELDS if f != "post_attention_groups"), 4)
 # Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
 RIDGE = 1e-2
+# The same towards a squeezed relative's weights, which know more than a task's text does
+REFIT_RIDGE = 3e-2
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,15 @@ def convert(
     *,
     ridge: float = RIDGE,
     prior: SqueezeBertPreTrainedModel | None = None,
+    corrects: bool = True,
     report: Callable[[MatrixError], None] = lambda error: None,
 ) -> Model:
     """Return a copy of a dense model in `shape` whose matrices are fitted to what the model computes on `batches`.
 
     `batches` are token ids, attention masks and token types, (B, T) each. Dense matrices are fitted as well: they
     correct what squeezed ones before them lost. Fits are drawn towards the dense model's weights by `ridge`, or
-    towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too.
+    towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too. Without `corrects`,
+    each matrix is fitted on the dense model's own inputs instead of the squeezed one's.
     Raises what `new_student` raises, and `ValueError` without text.
     """
     student = new_student(model, shape)
@@ -127,12 +132,35 @@ def convert(
     if prior is not None:
         norms = {name: value for name, value in prior.base_model.state_dict().items() if ".layernorm." in name}
         student.base_model.load_state_dict(norms, strict=False)
-    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches)
+    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, corrects)
     for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
         for error in calibration.fit_block(old, new, near, layer, ridge):
             report(error)
     student.train(model.training)
     return student
+
+
+def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
+    """Return the fields of a configuration that make its shape."""
+    return {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
+
+
+def refit(
+    base: SqueezeBertPreTrainedModel,
+    teacher: Model,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    *,
+    ridge: float = REFIT_RIDGE,
+    report: Callable[[MatrixError], None] = lambda error: None,
+) -> Model:
+    """Return a student of the teacher's task that starts from a squeezed model, in its shape.
+
+    `teacher` was finetuned from the dense model that `base` was squeezed from. Its embeddings and head are taken over,
+    and each matrix of `base` is fitted to it on `batches`, the task's own text, without forgetting what it learned:
+    `ridge` draws it towards its own weights. Raises what `convert` and `align` raise.
+    """
+    aligned = align(teacher, base)
+    return convert(aligned, shape_of(base.config), batches, ridge=ridge, prior=base, report=report)
 
 
 @dataclass
@@ -147,9 +175,13 @@ class Calibration:
     """Where there is text and no padding, bool (B, T)."""
     masks: list[Tensor | None]
     """Attention masks as the attention takes them."""
+    corrects: bool = True
+    """Whether the squeezed model's states are its own, so that later matrices correct earlier ones."""
 
     @classmethod
-    def of(cls, encoder: SqueezeBertModel, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Calibration:
+    def of(
+        cls, encoder: SqueezeBertModel, batches: Iterable[tuple[Tensor, Tensor, Tensor]], corrects: bool = True
+    ) -> Calibration:
         """Embed the text: up to there both models are the same. Raises `ValueError` when there is none."""
         embeddings = encoder.embeddings
         training, _ = embeddings.training, embeddings.eval()
@@ -162,7 +194,7 @@ class Calibration:
         embeddings.train(training)
         if not any(bool(rows.any()) for rows in text):
             raise ValueError("no text to calibrate on")
-        return cls(states, list(states), text, masks)
+        return cls(states, list(states), text, masks, corrects)
 
     def fit_block(self, old: Any, new: Any, near: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
         """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs.
@@ -181,7 +213,7 @@ class Calibration:
         yield MatrixError(layer, "qkv", _fit(moments, priors[0], targets, ridge, shared))
 
         contexts = [
-            (old.attention(theirs, mask)[0], new.attention(mine, mask)[0])
+            (old.attention(theirs, mask)[0], (new if self.corrects else old).attention(mine, mask)[0])
             for theirs, mine, mask in zip(self.taught, self.own, self.masks, strict=True)
         ]
         taught, own, error = self._fit_half(old.post_attention, new.post_attention, contexts, priors[1], ridge)
@@ -195,7 +227,7 @@ class Calibration:
         yield MatrixError(layer, "intermediate", _fit([moment], priors[2], [target], ridge, None))
 
         wide = [
-            (old.intermediate(theirs), new.intermediate(mine))
+            (old.intermediate(theirs), (new if self.corrects else old).intermediate(mine))
             for theirs, mine in zip(self.taught, self.own, strict=True)
         ]
         self.taught, self.own, error = self._fit_half(old.output, new.output, wide, priors[3], ridge)
@@ -210,6 +242,8 @@ class Calibration:
             moment.add(mine[text], (old.conv1d(theirs) + taught - own)[text])
         error = _fit([moment], priors, [new.conv1d], ridge, None)
         outputs = [old(theirs, state) for (theirs, _), state in zip(inputs, self.taught, strict=True)]
+        if not self.corrects:
+            return outputs, list(outputs), error
         return outputs, [new(mine, state) for (_, mine), state in zip(inputs, self.own, strict=True)], error
 
 
