@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from squeezebert.cli import build_parser
+from squeezebert.cli import VERBS, build_parser
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -16,10 +17,23 @@ def test_there_are_recipes():
     assert RECIPES
 
 
+# What each verb has to be given beside its recipe
+REQUIRED = {
+    "train": ["data.csv", "--output", "model"],
+    "squeeze": ["encoder", "--text", "text.txt", "--output", "model"],
+    "distil": ["data.csv", "--teacher", "teacher", "--base", "student", "--output", "model"],
+}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_loads(path):
-    given = build_parser().parse_args(["train", "data.csv", "--output", "model", "--recipe", str(path)])
+    begins = path.stem.split("-")[0]
+    verb = "train" if begins == "finetune" else begins
+    given = build_parser().parse_args([verb, *REQUIRED[verb], "--recipe", str(path)])
     told = yaml.safe_load(path.read_text())
     assert told
     for name, value in told.items():
-        assert given.train[name] == value
+        assert given[verb][name] == value
+    for part in VERBS[verb][1]:
+        part(**{field.name: given[verb][field.name] for field in fields(part)})
+    assert f"squeezebert {verb}" in path.read_text() or verb == "train"

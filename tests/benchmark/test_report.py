@@ -47,6 +47,10 @@ def test_things_are_timed_in_turn_and_warm_up_is_left_out():
     found = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, runs=4, warmup=2)
     assert calls == ["a", "b"] * 6
     assert {timing.runs for timing in found.values()} == {4}
+    calls.clear()
+    found = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, runs=2, warmup=1, burst=3)
+    assert calls == (["a"] * 4 + ["b"] * 4) * 3
+    assert found["a"].runs == 6
     with pytest.raises(ValueError, match="at least 1"):
         interleave({}, runs=0)
 

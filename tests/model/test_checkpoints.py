@@ -208,7 +208,7 @@ def test_sizes_that_do_not_divide_are_named(extra, words):
 
 def test_another_architecture_is_refused_by_name(tmp_path):
     transformers.DistilBertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="'distilbert' is not a SqueezeBERT or a BERT"):
+    with pytest.raises(ValueError, match="'distilbert' is not a SqueezeBERT, a BERT or an ELECTRA"):
         ours.SqueezeBertModel.from_pretrained(tmp_path)
 
 

@@ -9,8 +9,14 @@ import torch.nn.functional as F
 import transformers
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.model import SqueezeBertModel
+from squeezebert.model import (
+    SqueezeBertConfig,
+    SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
+    SqueezeBertModel,
+)
 from squeezebert.training.losses import hidden_loss, layer_errors, logit_loss, matched_layers, relation_loss
+from squeezebert.training.objective import answers_of
 from squeezebert.training.teacher import Relations, StateCache, load_teacher
 from students import new_student, small_corpus
 
@@ -93,6 +99,48 @@ def test_logit_loss_follows_its_formula():
         student[:, 0].log_softmax(-1), teacher[:, 0].log_softmax(-1), log_target=True, reduction="batchmean"
     )
     torch.testing.assert_close(logit_loss(student[:, 0], teacher[:, 0], mask), of_texts)
+
+
+def test_logit_loss_of_several_labels_is_that_of_each_yes_and_no():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 3)
+    mask = torch.ones(5, 1)
+    p, q = torch.sigmoid(teacher), torch.sigmoid(student)
+    expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    torch.testing.assert_close(logit_loss(student, teacher, mask, "multi_label"), expected)
+    assert logit_loss(teacher, teacher, mask, "multi_label").abs() < 1e-6
+
+
+def test_logit_loss_of_a_number_is_its_squared_difference_in_the_heads_unit():
+    """As a distribution over one answer every number would be the same."""
+    student, teacher = torch.tensor([[3.0], [5.0]]), torch.tensor([[1.0], [9.0]])
+    mask = torch.ones(2, 1)
+    torch.testing.assert_close(logit_loss(student, teacher, mask, "regression"), torch.tensor(10.0))
+    found = logit_loss(1000 * student, 1000 * teacher, mask, "regression", 1000.0)
+    torch.testing.assert_close(found, torch.tensor(10.0))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "problem", "expected"),
+    [
+        (3, None, "single_label"),
+        (3, "single_label_classification", "single_label"),
+        (3, "multi_label_classification", "multi_label"),
+        (1, None, "regression"),
+        (1, "multi_label_classification", "multi_label"),
+        (1, "regression", "regression"),
+    ],
+)
+def test_what_a_classifier_answers_is_read_off_its_configuration(outputs, problem, expected):
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 1}
+    config = SqueezeBertConfig(**sizes, intermediate_size=32, num_labels=outputs, problem_type=problem)
+    model = SqueezeBertForSequenceClassification(config)
+    task, unit = answers_of(model)
+    assert task == expected
+    wanted = float(model.classifier.weight.detach().norm()) if task == "regression" else 1.0
+    assert unit == pytest.approx(wanted)
+    tokens = SqueezeBertForTokenClassification(config)
+    assert answers_of(tokens) == ("single_label", 1.0)
 
 
 # --- what is caught of the models ---------------------------------------------------------------------------

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxruntime.quantization import quantize_dynamic
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification
 
 from squeezebert.benchmark.latency import TimedFile
 from squeezebert.export.exporter import DISABLED_OPTIMIZERS
-from squeezebert.export.graph import write_graph
+from squeezebert.export.graph import INPUTS, quiet, write_graph
 from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
@@ -38,3 +41,44 @@ def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFi
         "fp32": TimedFile(folder / "model.onnx", DISABLED_OPTIMIZERS),
         "int8": TimedFile(folder / "model_quantized.onnx", DISABLED_OPTIMIZERS),
     }
+
+
+class _Logits(torch.nn.Module):
+    """A transformers classifier whose output is a tensor, as exporters want it."""
+
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
+        return self.model(input_ids, attention_mask, token_type_ids).logits
+
+
+def write_usual(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
+    """Write a dense classifier of random weights as people do without us, and return the files.
+
+    transformers' BERT of the same sizes, `torch.onnx.export`, then onnxruntime's `quantize_dynamic`, both with their
+    defaults; the files are read by a session with its defaults too.
+    """
+    torch.manual_seed(0)
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    dense = BertConfig(**{name: getattr(config, name) for name in (*sizes, "num_labels")})
+    model = _Logits(BertForSequenceClassification(dense))
+    model.train(False)
+    folder.mkdir(parents=True, exist_ok=True)
+    ids, mask, types = torch.ones(2, 9).long(), torch.ones(2, 9).long(), torch.zeros(2, 9).long()
+    dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
+    with torch.no_grad(), quiet():
+        program = torch.onnx.export(
+            model,
+            (ids, mask, types),
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            dynamic_shapes=dict.fromkeys(INPUTS, dimensions),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(folder / "model.onnx"))
+    quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
+    return {"fp32": TimedFile(folder / "model.onnx", ()), "int8": TimedFile(folder / "model_quantized.onnx", ())}

@@ -42,18 +42,20 @@ def measure_latency(
     *,
     threads: int = 1,
     runs: int = 30,
+    burst: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[int, Timing]]:
     """Time each file on one text of each length (in tokens), interleaved with the others: name -> length -> times.
 
-    All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to.
+    All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to. `burst` is that
+    of `interleave`.
     """
     sessions = {name: open_session(file.path, threads, file.disabled_optimizers) for name, file in files.items()}
     found: dict[str, dict[int, Timing]] = {name: {} for name in files}
     for length in lengths:
         report(f"timing {len(sessions)} files at {length} tokens, {runs} runs each")
         things = {name: _runner(session, length) for name, session in sessions.items()}
-        for name, timing in interleave(things, runs).items():
+        for name, timing in interleave(things, runs, burst=burst).items():
             found[name][length] = timing
     return found
 

@@ -172,7 +172,7 @@ def write_graph(
     # Three tensors of their own: two names for one tensor would be exported as one input
     example = (torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9).long())
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 graph,
@@ -231,7 +231,7 @@ def _drop_traces(proto: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter's remarks on packages that are not needed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -26,20 +26,27 @@ class Timing:
         return asdict(self)
 
 
-def interleave(things: Mapping[str, Callable[[], object]], runs: int, warmup: int = 3) -> dict[str, Timing]:
+def interleave(
+    things: Mapping[str, Callable[[], object]], runs: int, warmup: int = 3, burst: int = 1
+) -> dict[str, Timing]:
     """Run every thing `warmup + runs` times in turn and time the latter; raises `ValueError` for fewer than one run.
 
     Neighbours and frequency steps change a machine's speed within seconds: only times from the same minute compare.
+    With `burst`, a thing is timed so many times in a row each turn, after one run that is not: its data is in the
+    processor's caches then, as when a device runs one model, instead of those of the thing before it.
     """
-    if runs < 1:
-        raise ValueError(f"runs = {runs}: at least 1 is needed")
+    if runs < 1 or burst < 1:
+        raise ValueError(f"runs = {runs}, burst = {burst}: at least 1 is needed")
     times: dict[str, list[float]] = {name: [] for name in things}
     for round_ in range(warmup + runs):
         for name, thing in things.items():
-            start = time.perf_counter()
-            thing()
-            if round_ >= warmup:
-                times[name].append((time.perf_counter() - start) * 1e3)
+            if burst > 1:
+                thing()
+            for _ in range(burst):
+                start = time.perf_counter()
+                thing()
+                if round_ >= warmup:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     return {name: summarise(taken) for name, taken in times.items()}
 
 

@@ -23,6 +23,8 @@ GROUP_FIELDS = (
 # The ranks of their low-rank remainders, in the same order.
 RANK_FIELDS = tuple(field.replace("_groups", "_rank") for field in GROUP_FIELDS)
 QKV_RANKS = RANK_FIELDS[:3]
+# Model types whose weights are those of a SqueezeBERT with groups = 1, with the name people know.
+TRANSLATED_TYPES = {"bert": "BERT", "electra": "ELECTRA"}
 # The only epsilon that transformers' SqueezeBERT computes with inside its blocks, whatever its config says.
 TRANSFORMERS_BLOCK_EPSILON = 1e-12
 
@@ -171,7 +173,7 @@ class SqueezeBertConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a saved configuration; `squeezebert` and `bert` ones are translated into this class's terms.
+        """Read a saved configuration; those of our own types, of BERT and of ELECTRA, in this class's terms.
 
         Raises `ValueError` for any other model type: its weights would not fit.
         """
@@ -180,24 +182,36 @@ class SqueezeBertConfig(PreTrainedConfig):
 
     @classmethod
     def translate(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a saved `squeezebert`, `squeezebert-general` or `bert` configuration in this class's terms.
+        """Return a saved configuration of our own types, `bert` or `electra` in this class's terms.
 
-        Raises `ValueError` for another model type, and for a BERT that is a decoder or has relative positions.
+        Raises `ValueError` for another model type, and for a decoder or relative positions.
         """
         translated = dict(config)
-        kind = translated.get("model_type", cls.model_type)
-        if kind == "bert":
+        kind = model_kind(translated)
+        if kind in TRANSLATED_TYPES:
+            name = TRANSLATED_TYPES[kind]
             if translated.pop("is_decoder", False) or translated.pop("add_cross_attention", False):
-                raise ValueError("this BERT is a decoder; SqueezeBERT is an encoder and cannot express it")
+                raise ValueError(f"this {name} is a decoder; SqueezeBERT is an encoder and cannot express it")
             if translated.pop("position_embedding_type", "absolute") != "absolute":
-                raise ValueError("this BERT has relative positions; SqueezeBERT has absolute ones only")
+                raise ValueError(f"this {name} has relative positions; SqueezeBERT has absolute ones only")
             translated.pop("use_cache", None)
-            translated.pop("embedding_size", None)
+            if kind == "bert":  # its embeddings are as wide as its layers
+                translated.pop("embedding_size", None)
+            for field in [field for field in translated if field.startswith("summary_")]:
+                translated.pop(field)  # of ELECTRA's other heads
             translated.update(dict.fromkeys(GROUP_FIELDS, 1))
-        elif kind not in ("", cls.model_type, cls.transformers_model_type):
+        elif kind not in (cls.model_type, cls.transformers_model_type):
             raise ValueError(
-                f"model type {kind!r} is not a SqueezeBERT or a BERT: its weights do not fit these classes. "
-                "Load it with transformers' AutoModel instead."
+                f"model type {kind!r} is not a SqueezeBERT, a BERT or an ELECTRA: its weights do not fit these "
+                "classes. Load it with transformers' AutoModel instead."
             )
         translated["model_type"] = cls.model_type
         return translated
+
+
+def model_kind(config: Mapping[str, Any]) -> str:
+    """Return the model type of a saved configuration; one of BERT's first years, as TinyBERT's, does not name it."""
+    if config.get("model_type"):
+        return str(config["model_type"])
+    sizes = "hidden_size" in config and "intermediate_size" in config
+    return "bert" if sizes and not any(name in config for name in GROUP_FIELDS) else SqueezeBertConfig.model_type

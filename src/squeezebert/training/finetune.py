@@ -120,9 +120,12 @@ def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any) -> A
 def load_tokenizer(base: str | Path) -> Any:
     """Load a checkpoint's tokenizer. Raises `FolderError` when it has none."""
     try:
-        return AutoTokenizer.from_pretrained(str(base))
+        tokenizer = AutoTokenizer.from_pretrained(str(base))
     except (OSError, ValueError) as error:
         raise FolderError(f"{base}: no tokenizer there; copy its tokenizer.json beside the weights") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
+        raise FolderError(f"{base}: no tokenizer there; copy its tokenizer.json beside the weights")
+    return tokenizer
 
 
 def finetune(
@@ -150,7 +153,7 @@ def finetune(
     """
     metric = _metric(options, data)
     work = output / PROGRESS_FOLDER
-    fingerprint = _fingerprint(data, base, options, distil)
+    fingerprint = _fingerprint(data, base, options, distil, teacher)
     if not overwrite:
         check_output(output, fingerprint, RECORD)
     transformers.set_seed(options.seed)
@@ -284,10 +287,12 @@ def _finite(predictions: Any) -> np.ndarray:
     return logits
 
 
-def _fingerprint(data: LabelledData, base: str | Path, options: FinetuneOptions, distil: Any) -> str:
+def _fingerprint(data: LabelledData, base: str | Path, options: FinetuneOptions, distil: Any, teacher: Any) -> str:
     digest = hashlib.sha256()
     told = {**asdict(options), "base": str(base), "distil": None if distil is None else asdict(distil)}
     told.pop("report_to")
+    if teacher is not None:
+        told["teacher"] = str(teacher.config.name_or_path)
     digest.update(json.dumps([told, data.task, data.labels], sort_keys=True).encode())
     for example in (*data.train, *data.evaluation):
         digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))

@@ -77,7 +77,7 @@ def distil_general(
     text it is refused. Raises `FolderError` for an output that holds something else, and `OptionError` for models or
     a corpus that do not fit together.
     """
-    _check_fit(student, teacher, corpus, options)
+    check_fit(student, teacher, corpus, options)
     work = output / PROGRESS_FOLDER
     fingerprint = _fingerprint(student, teacher, corpus, options)
     check_output(output, fingerprint, RECORD)
@@ -135,7 +135,8 @@ def distil_general(
     return GeneralDistilResult(output, steps, row["tokens"], row["seconds"], row)
 
 
-def _check_fit(student: Any, teacher: Any, corpus: Corpus, options: GeneralDistilOptions) -> None:
+def check_fit(student: Any, teacher: Any, corpus: Corpus, options: GeneralDistilOptions) -> None:
+    """Raise `OptionError` when models, corpus and options do not fit together."""
     for model in (student, teacher):
         corpus.check_vocabulary(model.config.vocab_size)
         positions = getattr(model.config, "max_position_embeddings", None)
@@ -156,11 +157,11 @@ def _check_fit(student: Any, teacher: Any, corpus: Corpus, options: GeneralDisti
             raise OptionError(f"--relation-heads {options.relation_heads}: does not divide {width} channels")
     if options.logit_weight:
         for model in (student, teacher):
-            if not callable(getattr(model, "get_output_embeddings", None)) or model.base_model is model:
+            several = type(model).__name__.endswith(("ForQuestionAnswering", "ForMultipleChoice"))
+            if several or not callable(getattr(model, "get_output_embeddings", None)) or model.base_model is model:
                 raise OptionError(
-                    f"--logit-weight: {type(model).__name__} has no head that gives answers: set it to 0"
+                    f"--logit-weight: {type(model).__name__} has no head that answers one text: set it to 0"
                 )
-
     if options.hours is not None and _processes() > 1:
         raise OptionError("--hours: several processes would measure different speeds; give --steps")
     if options.cache_teacher:

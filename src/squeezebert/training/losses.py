@@ -115,10 +115,23 @@ def _relations(x_BTC: Tensor, mask_BT: Tensor, heads: int) -> Tensor:
     return scores.masked_fill(~mask_BT.bool()[:, None, None], -1e4).log_softmax(dim=-1)
 
 
-def logit_loss(student: Tensor, teacher: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence of the answers: of each text (B, L), or of each token of text (B, T, L)."""
-    goal = teacher.clone().float().log_softmax(dim=-1)  # out of inference mode
-    divergence = (goal.exp() * (goal - student.float().log_softmax(dim=-1))).sum(dim=-1)
+def logit_loss(
+    student: Tensor, teacher: Tensor, mask_BT: Tensor, task: Task = "single_label", unit: float = 1.0
+) -> Tensor:
+    """How far the answers are from the teacher's, of texts (B, L) or of the tokens of text (B, T, L); 0 when equal.
+
+    Mean Kullback-Leibler divergence, of one distribution over all answers, or for several labels of each label's yes
+    and no. Regression: mean squared difference in multiples of `unit`.
+    """
+    goal, mine = teacher.clone().float(), student.float()  # out of inference mode
+    if task == "regression":
+        return F.mse_loss(mine / unit, goal / unit)
+    if task == "multi_label":
+        p = torch.sigmoid(goal)
+        yes = p * (F.logsigmoid(goal) - F.logsigmoid(mine))
+        return (yes + (1 - p) * (F.logsigmoid(-goal) - F.logsigmoid(-mine))).mean()
+    goal = goal.log_softmax(dim=-1)
+    divergence = (goal.exp() * (goal - mine.log_softmax(dim=-1))).sum(dim=-1)
     if divergence.dim() == 1:
         return divergence.mean()
     return (divergence * mask_BT).sum() / mask_BT.sum()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from squeezebert.data.options import Task
 from squeezebert.training.losses import layer_errors, logit_loss, matched_layers, relation_loss
 from squeezebert.training.options import GeneralDistilOptions
 from squeezebert.training.teacher import Relations, StateCache, accepted
@@ -23,6 +24,7 @@ class Objective:
         self.teacher = teacher.eval().requires_grad_(False)
         self.layers = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         self.accepted = accepted(teacher)
+        self.answers = answers_of(teacher) if options.logit_weight else ("single_label", 1.0)
         self.relations: list[Relations] = []
         if options.relation_weight:
             self.relations = [Relations(student), Relations(teacher, options.relation_layer)]
@@ -49,7 +51,7 @@ class Objective:
                 mine, theirs = (relations.take(len(mask_BT)) for relations in self.relations)
                 found["relation"] = relation_loss(mine, theirs, mask_BT, options.relation_heads)
             if options.logit_weight:
-                found["logits"] = logit_loss(outputs.logits, logits, mask_BT)
+                found["logits"] = logit_loss(outputs.logits, logits, mask_BT, *self.answers)
         weights = {
             "hidden": options.hidden_weight,
             "relation": options.relation_weight,
@@ -71,3 +73,19 @@ class Objective:
         taught = self.teacher(**taken, output_hidden_states=self.options.hidden_weight > 0)
         states = [taught.hidden_states[layer] for layer in self.layers] if self.options.hidden_weight else []
         return states, getattr(taught, "logits", None)
+
+
+def answers_of(model: Any) -> tuple[Task, float]:
+    """Return what a model's answers are, and the unit of those that are numbers.
+
+    The unit is the length of the head's weights: a difference is then one of the states that the head reads, whatever
+    the numbers stand for.
+    """
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        return "single_label", 1.0
+    if model.config.problem_type == "multi_label_classification":
+        return "multi_label", 1.0
+    if model.config.problem_type != "regression" and model.config.num_labels != 1:
+        return "single_label", 1.0
+    weight = getattr(getattr(model, "classifier", None), "weight", None)
+    return "regression", 1.0 if weight is None else max(float(weight.detach().float().norm()), 1e-6)

@@ -8,7 +8,8 @@ order is folded into embeddings, LayerNorms, pooler and every matrix.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -63,12 +64,19 @@ def input_variances(model: SqueezeBertPreTrainedModel, batches: Sequence[tuple[T
     return {layer: (square / n - (total / n) ** 2).clamp_min(0) for layer, (n, total, square) in sums.items()}
 
 
-def find_orders(model: SqueezeBertPreTrainedModel, groups: int, variances: Any, seed: int = 0) -> Orders:
+def find_orders(
+    model: SqueezeBertPreTrainedModel,
+    groups: int,
+    variances: Any,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Orders:
     """Search orders for `groups` equal groups in attention and feed-forward network.
 
     Channels, heads and inner channels are assigned to groups in turn, each exactly as well as the others allow (a
-    balanced assignment), from several random starts.
+    balanced assignment), from several random starts. `report` is told now and then how far it is.
     """
+    said = time.monotonic()
     heads = model.config.num_attention_heads
     C = model.config.hidden_size
     whole_heads = heads % groups == 0
@@ -83,10 +91,11 @@ def find_orders(model: SqueezeBertPreTrainedModel, groups: int, variances: Any, 
         from_inner.append(_energy(block.output.conv1d, variances[block.output.conv1d]))
     random = np.random.default_rng(seed)
     best: tuple[float, Any] | None = None
-    for _ in range(STARTS):
+    for start in range(STARTS):
         stream = random.permutation(np.arange(C) % groups)
         kept = -1.0
-        for _ in range(ROUNDS):
+        for round_ in range(ROUNDS):
+            began = time.monotonic()
             onto = np.eye(groups)[stream]
             head_groups = [_assign(e @ onto) if whole_heads else np.arange(heads) * groups // heads for e in to_heads]
             inner_groups = [_assign(up @ onto + down.T @ onto) for up, down in zip(to_inner, from_inner, strict=True)]
@@ -97,6 +106,11 @@ def find_orders(model: SqueezeBertPreTrainedModel, groups: int, variances: Any, 
                 scores += up.T @ np.eye(groups)[j] + down @ np.eye(groups)[j]
             stream = _assign(scores)
             now = float(scores[np.arange(C), stream].sum())
+            ended = time.monotonic()
+            if ended - said > 10:
+                said, left = ended, (STARTS - start) * ROUNDS - round_ - 1
+                place = f"round {round_ + 1} of start {start + 1} of {STARTS}"
+                report(f"order of channels: {place}, at most {left * (ended - began):.0f} s left")
             if now <= kept * (1 + 1e-3):
                 break
             kept, found = now, (stream, head_groups, inner_groups)
@@ -137,6 +151,7 @@ def reorder(model: Model, orders: Orders) -> Model:
         _reorder_norm(block.post_attention.layernorm, s)
         _reorder_norm(block.output.layernorm, s)
     encoder.pooler.dense.weight.copy_(encoder.pooler.dense.weight[:, s])
+    _reorder_head(new, s)
     return new
 
 
@@ -159,6 +174,21 @@ def align(teacher: Any, student: SqueezeBertPreTrainedModel) -> Any:
     stream = torch.tensor([place[channel] for channel in wanted or range(C)])
     inner = torch.arange(teacher.config.intermediate_size)
     return reorder(teacher, Orders(stream, [torch.arange(H)] * layers, [inner] * layers, 0.0))
+
+
+def _reorder_head(model: Any, s: Tensor) -> None:
+    """Let a head that reads every token find its channels; one behind the pooler has nothing to find."""
+    if hasattr(model, "qa_outputs"):
+        _reorder(model.qa_outputs, None, s)
+    elif hasattr(model, "classifier") and not model._uses_pooler:
+        _reorder(model.classifier, None, s)
+    elif hasattr(model, "cls"):
+        head, table = model.cls.predictions, model.base_model.embeddings.word_embeddings
+        # Where the decoder is the table of embeddings, what it reads has the table's order
+        tied = head.decoder.weight is table.weight and model.base_model.embeddings.projection is None
+        _reorder(head.transform.dense, s if tied else None, s)
+        if tied:
+            _reorder_norm(head.transform.LayerNorm, s)
 
 
 def _energy(matrix: GroupedLinear, variance: Tensor) -> np.ndarray:

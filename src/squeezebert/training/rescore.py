@@ -7,6 +7,8 @@ what makes a checkpoint exportable.
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding
 
+from squeezebert import __version__
 from squeezebert.data.batches import tokenise
 from squeezebert.data.calibration import calibrate, held_out_decisions
 from squeezebert.data.examples import Example, encode_targets
 from squeezebert.data.metrics import probabilities_of, score
+from squeezebert.files.errors import FolderError
 from squeezebert.training.checkpoint import EVALUATION, RECORD
 
 _BATCH = 32
@@ -41,39 +45,65 @@ def predict_logits(model: Any, tokenizer: Any, examples: list[Example], max_leng
     return np.stack([logits[row] for row in range(len(rows))])
 
 
-def carry_record(base: Path, output: Path, model: Any, tokenizer: Any, command: str) -> dict[str, dict[str, float]]:
+def carry_record(
+    base: Path,
+    output: Path,
+    model: Any,
+    tokenizer: Any,
+    command: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, dict[str, float]], str]:
     """Write the record of `model` beside its weights in `output`, scored on the rows that `base` kept.
 
-    Returns the scores of the base ("before") and of the model ("after"); nothing where the base has no record of ours.
+    Returns the scores of the base ("before") and of the model ("after"), and what they are scores on. Where the base
+    has no rows there are no scores, and the second is the reason; what a record of ours says of task, labels and
+    texts is carried over all the same, its scores and calibration are not. Raises `FolderError` for a damaged record.
     """
+    if not (base / RECORD).is_file():
+        return {}, f"{base} has no record of a training run ({RECORD})"
     try:
         record = json.loads((base / RECORD).read_text(encoding="utf-8"))
-        lines = (base / EVALUATION).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return {}
-    task, labels = record["task"], tuple(record["labels"])
-    examples = []
-    for number, line in enumerate(lines, start=1):
-        row = json.loads(line)
-        label = tuple(row["label"]) if isinstance(row["label"], list) else row["label"]
-        examples.append(Example(row["text"], row["text_pair"], label, EVALUATION, number))
-    if not examples:
-        return {}
-    logits = predict_logits(model, tokenizer, examples, record["max_length"])
-    targets = encode_targets(examples, task, labels)
-    calibration = calibrate(logits, targets, task)
-    if task == "multi_label":
-        metrics = score(held_out_decisions(logits, targets), targets, task)
-    else:
-        metrics = score(probabilities_of(logits, task, calibration.temperature), targets, task)
-    before = record["metrics"]
-    record |= {
-        "metrics": metrics,
-        "calibration": asdict(calibration),
-        "thresholds": calibration.thresholds,
-        "base": str(base),
-        "command": command,
-    }
-    (output / EVALUATION).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        record |= {"base": str(base), "command": command, "squeezebert_version": __version__}
+        task, labels, before = record["task"], tuple(record["labels"]), record["metrics"]
+        examples = _examples(base / EVALUATION)
+        targets = encode_targets(examples, task, labels)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(
+            f"{base}: {RECORD} and {EVALUATION} are not as training wrote them ({type(error).__name__}: {error}); "
+            "restore them, or delete both to squeeze without scores"
+        ) from error
+    scores: dict[str, dict[str, float]] = {}
+    record |= {"metrics": {}, "calibration": {}, "thresholds": None}
+    if examples:
+        report(f"scoring the squeezed model on {len(examples)} evaluation rows")
+        logits = predict_logits(model, tokenizer, examples, record["max_length"])
+        calibration = calibrate(logits, targets, task)
+        if task == "multi_label":
+            metrics = score(held_out_decisions(logits, targets), targets, task)
+        else:
+            metrics = score(probabilities_of(logits, task, calibration.temperature), targets, task)
+        scores = {"before": {name: before[name] for name in metrics if name in before}, "after": metrics}
+        scores["after"] = {name: metrics[name] for name in scores["before"]}
+        record |= {
+            "metrics": metrics,
+            "calibration": asdict(calibration),
+            "thresholds": calibration.thresholds,
+        }
+        shutil.copyfile(base / EVALUATION, output / EVALUATION)
     (output / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return {"before": before, "after": metrics}
+    if not examples:
+        return {}, f"{base} has no evaluation rows ({EVALUATION})"
+    return scores, f"the {len(examples)} evaluation rows that training held out"
+
+
+def _examples(path: Path) -> list[Example]:
+    """The evaluation rows of a checkpoint; none where it has no such file."""
+    if not path.is_file():
+        return []
+    examples = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            row = json.loads(line)
+            label = tuple(row["label"]) if isinstance(row["label"], list) else row["label"]
+            examples.append(Example(row["text"], row["text_pair"], label, str(path), number))
+    return examples

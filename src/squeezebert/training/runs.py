@@ -43,10 +43,15 @@ def latest_save(work: Path) -> str | None:
 def begin(work: Path, fingerprint: str) -> None:
     """Mark the folder as this run's; saves of another run (they were allowed to go) are deleted."""
     marker = work / MARKER
-    if marker.exists() and marker.read_text() != fingerprint:
+    there = marker.read_text() if marker.exists() else None
+    if there == fingerprint:
+        return  # written again, a kill in between would leave saves that are nobody's
+    if there is not None or any(work.glob("checkpoint-*")):  # saves without a mark: deleting them was cut off
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint)
+    part = work / f".{MARKER}.new"
+    part.write_text(fingerprint)
+    part.replace(marker)
 
 
 def check_output(output: Path, fingerprint: str, record: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from squeezebert.files.errors import OptionError
-from squeezebert.model.configuration import GROUP_FIELDS, QKV_RANKS, RANK_FIELDS
+from squeezebert.model.configuration import GROUP_FIELDS, QKV_RANKS, RANK_FIELDS, SqueezeBertConfig
 from squeezebert.training.options import ShapeOptions
 
 _SQUEEZED = tuple(field for field in GROUP_FIELDS if field != "post_attention_groups")
@@ -17,6 +17,7 @@ _SQUEEZED = tuple(field for field in GROUP_FIELDS if field != "post_attention_gr
 BEST_RANKS = (1 / 4, 7 / 24, 1 / 6)
 # Widths of products are kept multiples of this: engines compute whole vectors
 _STEP = 8
+_GROUPS_BESIDE_RANK = 4
 BEST_REASON = (
     "no shape asked for: low-rank factors without blocks, which kept most accuracy at the latency of groups = 4 in "
     "benchmarks/squeeze.py; --groups 4 is the paper's"
@@ -48,10 +49,40 @@ def choose_shape(options: ShapeOptions, hidden_size: int) -> tuple[dict[str, Any
         return _read(Path(options.shape)), f"the shape of {options.shape}"
     if options.groups is None and not options.rank:
         return best_shape(hidden_size), BEST_REASON
-    groups = 4 if options.groups is None else options.groups
+    groups = _GROUPS_BESIDE_RANK if options.groups is None else options.groups
     rank = options.rank or 0
     blocks = f"{groups} groups" if groups else "no blocks"
     return paper_shape(groups, rank), f"{blocks}{f' and rank {rank}' if rank else ''}, as asked for"
+
+
+def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: ShapeOptions) -> None:
+    """Check that a shape fits a dense model's sizes and makes it smaller.
+
+    Raises `OptionError` that names the option as it was typed, and what would fit.
+    """
+    widths = config.hidden_size, config.intermediate_size
+    sizes = f"hidden_size {widths[0]} and intermediate_size {widths[1]}"
+    fits = [groups for groups in range(1, min(widths) + 1) if not any(width % groups for width in widths)]
+    groups = options.groups if options.groups is not None or not options.rank else _GROUPS_BESIDE_RANK
+    if options.shape is None and groups and groups not in fits:
+        raise OptionError(
+            f"--groups {groups}: does not divide this model's {sizes}; what does: {', '.join(map(str, fits))}"
+        )
+    if options.shape is None and options.rank and options.rank * 3 // 2 > min(widths):
+        raise OptionError(
+            f"--rank {options.rank}: query, key and value share one of {options.rank * 3 // 2}, and no matrix of this "
+            f"model has more than {min(widths)}; at most --rank {(2 * min(widths) + 1) // 3}"
+        )
+    told = "this model" if options.shape is None else f"--shape {options.shape}"
+    squeezed = SqueezeBertConfig.from_dict({**config.to_dict(), **shape, "model_type": SqueezeBertConfig.model_type})
+    try:
+        squeezed.check_sizes()
+    except ValueError as error:
+        raise OptionError(f"{told}: {error} (groups that divide {sizes}: {', '.join(map(str, fits))})") from error
+    layers = range(config.num_hidden_layers)
+    if all(squeezed.groups(field, layer) == 1 for field in GROUP_FIELDS for layer in layers):
+        asked = told if options.shape is not None else f"--groups {options.groups}"
+        raise OptionError(f"{asked}: every matrix stays dense, so nothing is squeezed; ask for other groups than 1")
 
 
 def describe_shape(shape: dict[str, Any]) -> str:
@@ -69,7 +100,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(told, dict) or not told:
         raise OptionError(f"--shape {path}: expected lines like 'q_groups: 4' or 'q_groups: [4, 4, 2]'")
     for name, value in told.items():
-        if name == "shared_qkv_rank" and isinstance(value, bool):
+        if name == "shared_qkv_rank":
+            if not isinstance(value, bool):
+                raise OptionError(f"--shape {path}: {name}: {value}: expected true or false")
             continue
         if name not in known:
             raise OptionError(f"--shape {path}: {name} is none of {', '.join(sorted(known))}, shared_qkv_rank")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from squeezebert.data.corpus import Corpus
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertConfig, SqueezeBertModel
+from squeezebert.model.configuration import TRANSLATED_TYPES, model_kind
 from squeezebert.training.runs import first_line
 
 # What encoders of transformers call the layers that make queries, keys and values; ours and BERT's come first
@@ -32,14 +33,14 @@ _QKV_NAMES = (
 
 
 def load_teacher(name: str | Path, tokenizer: Any = None) -> Any:
-    """Load an encoder from a folder or Hub id: BERT and SqueezeBERT as our own class, any other as transformers' own.
+    """Load an encoder from a folder or Hub id: BERT, ELECTRA and SqueezeBERT as our class, any other as transformers'.
 
     Of an encoder with a decoder, the encoder. With `tokenizer`, the student's, the teacher's has to have the same
     vocabulary. Raises `FolderError` when there is no such checkpoint, `OptionError` when its tokens are others.
     """
     try:
-        kind = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("model_type")
-        if kind in ("bert", SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
+        kind = model_kind(transformers.PreTrainedConfig.get_config_dict(str(name))[0])
+        if kind in (*TRANSLATED_TYPES, SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
             teacher = SqueezeBertModel.from_pretrained(str(name))
         else:
             teacher = transformers.AutoModel.from_pretrained(str(name))

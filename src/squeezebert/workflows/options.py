@@ -45,7 +45,8 @@ class SqueezePlaces:
     """What `squeeze` reads and writes."""
 
     checkpoint: str
-    """Dense checkpoint: a folder or a Hub id of the BERT architecture, with any head or none."""
+    """Dense checkpoint: a folder or a Hub id of the BERT architecture (MiniLM, TinyBERT, ELECTRA's encoder), with any
+    head or none."""
     text: list[str]
     """Text to fit and to learn from, without labels: .txt files or folders of them (one paragraph a line), or tables
     that `train` reads."""
@@ -59,7 +60,7 @@ class SqueezePlaces:
     """Tokens of a sequence, at most."""
     heal: bool = True
     """Learn from the dense model after the conversion, for `--hours`, or for `--steps` (three passes over the text,
-    if that is less)."""
+    if that is less). What a head answers is learned with `--logit-weight` above 0 only."""
     overwrite: bool = False
     """Replace a model that the output folder holds already."""
 

@@ -1,18 +1,18 @@
 """A dense checkpoint and text in, a squeezed checkpoint out: the job behind `squeezebert squeeze`.
 
-Everything is made in a folder beside the output, `OUTPUT.squeezing`: the tokenised text, the converted student and the
-saves of its healing. The same command finds them again after a kill; at the end they become the output.
+Everything is made in a folder beside the output, `OUTPUT.squeezing`: the tokenised text, the model in its new order of
+channels, the converted student and the saves of its healing. The same command finds them again after a kill. The
+output appears at the end, whole; an older model there stays until then.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import shlex
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,38 +20,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-import squeezebert.model as models
-from squeezebert.data.corpus import Corpus, tokenise_corpus
+from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.errors import OptionError, SqueezeBertError, TableError
 from squeezebert.model.configuration import GROUP_FIELDS
-from squeezebert.training.finetune import load_tokenizer
-from squeezebert.training.general import distil_general
+from squeezebert.training.dense import load_dense, matching_tokenizer
+from squeezebert.training.general import LOG, check_fit, distil_general
+from squeezebert.training.general import RECORD as HEALED
+from squeezebert.training.healing import MILESTONES
 from squeezebert.training.options import GeneralDistilOptions, ShapeOptions
 from squeezebert.training.regroup import find_orders, input_variances, reorder
 from squeezebert.training.rescore import carry_record
-from squeezebert.training.runs import first_line, save_model
-from squeezebert.training.shapes import choose_shape, describe_shape
+from squeezebert.training.runs import save_model
+from squeezebert.training.shapes import check_shape, choose_shape, describe_shape
 from squeezebert.training.squeeze import MatrixError, squeeze
+from squeezebert.training.trainer import duration
 from squeezebert.workflows.options import SqueezePlaces
+from squeezebert.workflows.squeezed import RECORD, card, summary
+from squeezebert.workflows.squeezing import Workshop
 
 Report = Callable[[str], None]
-RECORD = "squeeze.json"
 _BATCH = 64
-# The heads that a checkpoint may come with, by the end of its architecture's name
-_HEADS = {
-    "ForSequenceClassification": models.SqueezeBertForSequenceClassification,
-    "ForTokenClassification": models.SqueezeBertForTokenClassification,
-    "ForQuestionAnswering": models.SqueezeBertForQuestionAnswering,
-    "ForMultipleChoice": models.SqueezeBertForMultipleChoice,
-    "ForMaskedLM": models.SqueezeBertForMaskedLM,
-    "ForPreTraining": models.SqueezeBertForMaskedLM,
-}
 
 
 def squeeze_checkpoint(
@@ -63,85 +55,93 @@ def squeeze_checkpoint(
 ) -> str:
     """Convert a dense checkpoint, heal it on text, write it; return what came of it.
 
-    Raises what the parts raise: errors that name the cause and the way out, and leave everything that is there.
+    A run that was killed goes on when the same call is made again, and ends with the same weights. Raises what the
+    parts raise: errors that name the cause and the way out, and leave everything that is there.
     """
     logging.disable_progress_bar()
-    output = Path(places.output)
-    _check_output(output, places.overwrite)
-    tokenizer = load_tokenizer(places.checkpoint)
-    dense = load_dense(places.checkpoint)
+    workshop = Workshop.beside(places)
+    finished = workshop.finished(command)
+    if finished is not None:
+        return summary(Path(places.output), finished)
+    workshop.check_output(places.overwrite)
+    try:
+        record = _squeeze(places, shape_options, healing, command, workshop, report)
+    except SqueezeBertError:
+        workshop.give_up()
+        raise
+    workshop.clear()
+    return summary(Path(places.output), record)
+
+
+def _squeeze(
+    places: SqueezePlaces,
+    shape_options: ShapeOptions,
+    healing: GeneralDistilOptions,
+    command: str,
+    workshop: Workshop,
+    report: Report,
+) -> dict[str, Any]:
+    """Do what there is to do, one stage after the other; return the record."""
+    torch.manual_seed(healing.seed)  # a pooler that the checkpoint lacks starts from it
+    dense = load_dense(places.checkpoint, report)
+    tokenizer = matching_tokenizer(places.checkpoint, dense)
     shape, reason = choose_shape(shape_options, dense.config.hidden_size)
-    _check_shape(dense, shape)
+    check_shape(dense.config, shape, shape_options)
     report(f"shape: {describe_shape(shape)} ({reason})")
-    work = output.with_name(output.name + ".squeezing")
-    longest = min(places.max_length, dense.config.max_position_embeddings)
-    corpus = tokenise_corpus(
-        places.text,
-        tokenizer,
-        work / "text",
-        max_length=longest,
-        text=places.column,
-        encoding=places.encoding,
-        seed=healing.seed,
-        vocab_size=dense.config.vocab_size,
-        report=report,
-    )
-    torch.manual_seed(healing.seed)
-    converted = _convert(dense, tokenizer, shape, shape_options, corpus, work / "converted", healing.seed, report)
-    student, teacher = (type(dense).from_pretrained(converted / name) for name in ("student", "teacher"))
-    healed = work / "healed"
-    summary: dict[str, Any] | None = None
+    options = {
+        "model": _digest(dense),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "shape": shape,
+        "conversion": {**asdict(shape_options), "groups": None, "rank": None, "shape": None},
+        "text": [places.column, places.encoding, places.max_length],
+        "healing": asdict(healing) if places.heal else None,
+    }
+    workshop.claim(options, command, places.overwrite, report)
+    corpus = _read_text(places, tokenizer, dense, workshop.folder / "text", healing.seed, report)
+    workshop.claim({**options, "corpus": corpus.digest}, command, places.overwrite, report)
     if places.heal:
-        options = replace(healing, steps=_steps(corpus, healing))
-        if not (healed / "healing.json").exists():
-            distil_general(student, teacher, corpus, healed, options, command=command, report=report)
-        summary = json.loads((healed / "healing.json").read_text(encoding="utf-8"))
-    else:
-        with new_folder(healed) as folder:
-            save_model(folder, student, tokenizer)
-    conversion = json.loads((converted / "conversion.json").read_text(encoding="utf-8"))
-    record = {
+        subject = _learner(dense, healing)
+        check_fit(subject, subject, corpus, healing)
+        if len(corpus) < 2:
+            raise OptionError(
+                "--text: it makes one sequence of tokens, too little to heal on: give more, or --no-heal"
+            )
+    student, teacher, about = _convert(
+        dense, tokenizer, shape, shape_options, corpus, workshop.folder, healing.seed, report
+    )
+    for model in (student, teacher):
+        model.config.name_or_path = places.checkpoint
+    healed = workshop.folder / "healed"
+    if places.heal:
+        told = replace(healing, steps=_steps(corpus, healing))
+        student = _heal(student, teacher, corpus, healed, told, command, report)
+    record: dict[str, Any] = {
         "command": command,
         "base": places.checkpoint,
+        "head": type(dense).__name__.removeprefix("SqueezeBert"),
         "shape": shape,
         "reason": reason,
         "text": [str(source) for source in places.text],
-        **conversion,
-        "healing": summary,
+        "parameters": {"before": parameters(dense), "after": parameters(student)},
+        **about,
+        "healing": json.loads((healed / HEALED).read_text(encoding="utf-8")) if places.heal else None,
+        "job": workshop.job,
         "versions": {name: version(name) for name in ("squeezebert", "torch", "transformers")},
     }
-    (healed / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (healed / "README.md").write_text(_card(record), encoding="utf-8")
-    scores: dict[str, dict[str, float]] = {}
-    if isinstance(dense, models.SqueezeBertForSequenceClassification):
-        student = type(dense).from_pretrained(healed)
-        scores = carry_record(Path(places.checkpoint), healed, student, tokenizer, command)
-    if output.exists():
-        shutil.rmtree(output)
-    os.replace(healed, output)
-    shutil.rmtree(work)
-    return _summary(output, record, dense, student, scores)
-
-
-def load_dense(checkpoint: str) -> Any:
-    """Load a BERT-architecture checkpoint as our class for its head, or as an encoder where it has none.
-
-    Raises `FolderError` when there is none, `OptionError` when its architecture does not fit.
-    """
-    try:
-        saved, _ = PreTrainedConfig.get_config_dict(checkpoint)
-        names = saved.get("architectures") or [""]
-        kind = next((cls for end, cls in _HEADS.items() if names[0].endswith(end)), models.SqueezeBertModel)
-        if saved.get("model_type") == "electra":
-            kind = models.SqueezeBertModel
-        return kind.from_pretrained(checkpoint).eval()
-    except OSError as error:
-        raise FolderError(
-            f"{checkpoint}: no checkpoint there. squeeze takes a folder with config.json and weights, or the id of a "
-            f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
-        ) from error
-    except ValueError as error:
-        raise OptionError(f"{checkpoint}: {error}") from error
+    with new_folder(workshop.output) as building:
+        save_model(building, student, tokenizer)
+        if places.heal:
+            for name in (HEALED, LOG):
+                shutil.copyfile(healed / name, building / name)
+            if (healed / MILESTONES).is_dir():
+                shutil.copytree(healed / MILESTONES, building / MILESTONES)
+        if record["head"] == "ForSequenceClassification":
+            record["scores"], record["scored"] = carry_record(
+                Path(places.checkpoint), building, student, tokenizer, command, report
+            )
+        (building / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (building / "README.md").write_text(card(record), encoding="utf-8")
+    return record
 
 
 def calibration_batches(corpus: Corpus, tokens: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -162,76 +162,137 @@ def calibration_batches(corpus: Corpus, tokens: int, seed: int) -> list[tuple[Te
     return batches
 
 
+def max_groups(shape: dict[str, Any], *widths: int) -> int:
+    """Return the largest number of groups in a shape that divides the widths: one order of channels serves all."""
+    values = [shape.get(field, 1) for field in GROUP_FIELDS]
+    numbers = {int(number) for value in values for number in (value if isinstance(value, list) else [value])}
+    return max((n for n in numbers if n and not any(width % n for width in widths)), default=1)
+
+
+def parameters(model: Any) -> int:
+    """Return the number of parameters of a model's blocks, the embeddings left out."""
+    return sum(p.numel() for p in model.base_model.encoder.parameters())
+
+
+def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, seed: int, report: Report) -> Corpus:
+    try:
+        return tokenise_corpus(
+            places.text,
+            tokenizer,
+            folder,
+            max_length=min(places.max_length, dense.config.max_position_embeddings),
+            text=places.column,
+            encoding=places.encoding,
+            seed=seed,
+            vocab_size=dense.config.vocab_size,
+            report=report,
+        )
+    except TableError as error:
+        told = str(error).replace("--text-pair", "--column").replace("--text", "--column")
+        if "no table in this folder" in told:
+            told = told.replace("no table", "no .txt file and no table")
+        raise TableError(told) from error
+
+
 def _convert(
     dense: Any,
     tokenizer: Any,
     shape: dict[str, Any],
     options: ShapeOptions,
     corpus: Corpus,
-    folder: Path,
+    work: Path,
     seed: int,
     report: Report,
-) -> Path:
-    """Write the converted student, and the teacher in the student's order of channels; a finished folder is kept."""
-    told = json.dumps([shape, asdict(options), corpus.digest, _digest(dense), seed], sort_keys=True)
-    fingerprint = hashlib.sha256(told.encode()).hexdigest()
-    marker = folder / "fingerprint"
-    if marker.exists() and marker.read_text() == fingerprint:
-        return folder
-    teacher, energy = dense, None
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the converted student, the teacher in the student's order of channels, and what is to be told of them."""
     batches = calibration_batches(corpus, options.calibration_tokens, seed)
-    groups = max_groups(shape)
-    if options.regroup and groups > 1:
-        report(f"looking for the order of channels in which {groups} groups carry most")
-        orders = find_orders(dense, groups, input_variances(dense, batches), seed)
-        teacher, energy = reorder(dense, orders), orders.energy
-    errors: list[MatrixError] = []
-    if options.conversion == "slices":
-        student = squeeze(teacher, shape)
-    else:
-        matrices = 4 * dense.config.num_hidden_layers
+    tokens = sum(int(mask.sum()) for _, mask, _ in batches)
+    groups = max_groups(shape, dense.config.hidden_size, dense.config.intermediate_size)
+    searched = options.regroup and groups > 1
+    told = [_digest(dense), corpus.digest, options.calibration_tokens, seed, groups if searched else 1]
 
-        def note(error: MatrixError) -> None:
-            errors.append(error)
-            report(f"fitted {len(errors)} of {matrices}: layer {error.layer} {error.matrix}, error {error.error:.3f}")
+    def make_teacher(folder: Path) -> dict[str, Any]:
+        teacher, energy = dense, None
+        if searched:
+            report(
+                f"looking for the order of channels in which {groups} groups carry most (minutes for a large model)"
+            )
+            orders = find_orders(dense, groups, input_variances(dense, batches), seed, report)
+            teacher, energy = reorder(dense, orders), orders.energy
+            report(f"in that order the groups carry {energy:.0%} of what the dense matrices do")
+        save_model(folder, teacher, tokenizer)
+        return {"energy_in_blocks": energy}
 
-        student = squeeze(teacher, shape, batches, ridge=options.ridge, report=note)
+    place = work / "teacher"
+    about = _made(place, told, make_teacher)
+    teacher = type(dense).from_pretrained(place).eval()
+
+    def make_student(folder: Path) -> dict[str, Any]:
+        errors: list[MatrixError] = []
+        if options.conversion == "slices":
+            student = squeeze(teacher, shape)
+        else:
+            report(f"fitting {dense.config.num_hidden_layers} layers to what the model computes on {tokens} tokens")
+            student = squeeze(teacher, shape, batches, ridge=options.ridge, report=_told_fits(errors, dense, report))
+        save_model(folder, student, tokenizer)
+        return {"errors": [asdict(error) for error in errors]}
+
+    place = work / "student"
+    about |= _made(place, [*told, shape, asdict(options)], make_student)
+    about |= {"conversion": options.conversion, "calibration_tokens": tokens}
+    return type(dense).from_pretrained(place).eval(), teacher, about
+
+
+def _made(folder: Path, told: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Let `make` fill a folder and return what it says, unless that was done before for the same `told`."""
+    wanted = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    place = folder / "made.json"
+    if place.exists():
+        there: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        if there["of"] == wanted:
+            return dict(there["about"])
     with new_folder(folder) as building:
-        save_model(building / "student", student, tokenizer)
-        save_model(building / "teacher", teacher, tokenizer)
-        about = {
-            "conversion": options.conversion,
-            "calibration_tokens": sum(int(mask.sum()) for _, mask, _ in batches),
-            "energy_in_blocks": energy,
-            "errors": [asdict(error) for error in errors],
-        }
-        (building / "conversion.json").write_text(json.dumps(about), encoding="utf-8")
-        (building / "fingerprint").write_text(fingerprint)
-    return folder
+        about = make(building)
+        (building / place.name).write_text(json.dumps({"of": wanted, "about": about}), encoding="utf-8")
+    return about
 
 
-def max_groups(shape: dict[str, Any]) -> int:
-    """Return the largest number of groups in a shape: one order of channels serves all, since groups nest."""
-    values = [shape.get(field, 1) for field in GROUP_FIELDS]
-    return max(int(number) for value in values for number in (value if isinstance(value, list) else [value]))
+def _told_fits(errors: list[MatrixError], dense: Any, report: Report) -> Callable[[MatrixError], None]:
+    """Collect the errors of the fits, and tell them layer by layer with the time that is left."""
+    layers, began = dense.config.num_hidden_layers, time.monotonic()
+
+    def note(error: MatrixError) -> None:
+        errors.append(error)
+        if error.matrix == "output":
+            done = error.layer + 1
+            left = (time.monotonic() - began) / done * (layers - done)
+            of_layer = ", ".join(f"{e.matrix} {e.error:.3f}" for e in errors if e.layer == error.layer)
+            report(f"fitted layer {done} of {layers}, about {duration(left)} left; errors: {of_layer}")
+
+    return note
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.is_file():
-        raise FolderError(f"{output} is a file; --output takes a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise FolderError(f"{output} is not empty: choose another --output, or --overwrite it")
-    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").exists():
-        raise FolderError(f"{output} holds something else than a model, which --overwrite would delete: choose another")
+def _learner(model: Any, healing: GeneralDistilOptions) -> Any:
+    """The part of a model that learns: all of it where its answers are learned, else its encoder."""
+    return model if healing.logit_weight else model.base_model
 
 
-def _check_shape(dense: Any, shape: dict[str, Any]) -> None:
-    try:
-        squeezed = dense.config.__class__.from_dict({**dense.config.to_dict(), **shape})
-        squeezed.check_sizes()
-    except ValueError as error:
-        raise OptionError(f"{error} (hidden_size {dense.config.hidden_size}, intermediate_size "
-                          f"{dense.config.intermediate_size})") from error
+def _heal(
+    student: Any,
+    teacher: Any,
+    corpus: Corpus,
+    folder: Path,
+    options: GeneralDistilOptions,
+    command: str,
+    report: Report,
+) -> Any:
+    """Return the student with what it learned of the teacher, and leave the run's record in `folder`."""
+    learner = _learner(student, options)
+    if not (folder / HEALED).exists():
+        distil_general(learner, _learner(teacher, options), corpus, folder, options, command=command, report=report)
+    # Read back even where it was learned just now, so that a resumed run ends the same
+    learner.load_state_dict(type(learner).from_pretrained(folder).state_dict())
+    return student.eval()
 
 
 def _steps(corpus: Corpus, healing: GeneralDistilOptions) -> int:
@@ -240,52 +301,9 @@ def _steps(corpus: Corpus, healing: GeneralDistilOptions) -> int:
 
 
 def _digest(model: Any) -> str:
-    digest = hashlib.sha256()
+    told = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def parameters(model: Any) -> int:
-    """Return the number of parameters of a model's blocks, the embeddings left out."""
-    return sum(p.numel() for p in model.base_model.encoder.parameters())
-
-
-def _card(record: dict[str, Any]) -> str:
-    lines = [
-        "---",
-        "library_name: squeezebert",
-        "---",
-        f"# {Path(record['base']).name}, squeezed",
-        "",
-        f"Shape: {describe_shape(record['shape'])} ({record['reason']}).",
-        "",
-        f"Conversion: {record['conversion']}, on {record['calibration_tokens']} tokens.",
-    ]
-    if record["healing"]:
-        held_out = record["healing"]["held_out"]
-        lines += [
-            "",
-            f"Healed for {record['healing']['steps']} steps on {record['healing']['tokens']} tokens; "
-            f"loss on held-out text {held_out.get('held_out_loss', held_out.get('loss'))}.",
-        ]
-    return "\n".join([*lines, "", "Made by:", "", "```", record["command"], "```", ""])
-
-
-def _summary(
-    output: Path, record: dict[str, Any], dense: Any, student: Any, scores: dict[str, dict[str, float]]
-) -> str:
-    fewer = parameters(dense) / parameters(student)
-    lines = [f"{fewer:.2f} times fewer weights in the blocks than {record['base']}"]
-    if record["healing"]:
-        lines.append(f"healed for {record['healing']['steps']} steps")
-    for name, after in scores.get("after", {}).items():
-        lines.append(f"{name.replace('_', ' ')}: {scores['before'][name]:.4f} before, {after:.4f} after")
-    folder = shlex.quote(str(output))
-    following = (
-        f"squeezebert export {folder} --output EXPORTED"
-        if scores
-        else f"squeezebert train TABLE --base {folder} --output TRAINED"
-    )
-    return "\n".join([*lines, f"written: {output}", f"next: {following}"])

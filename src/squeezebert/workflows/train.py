@@ -1,4 +1,4 @@
-"""A table of labelled text in, a trained checkpoint and a summary out: the jobs behind `squeezebert train` and `distil`."""
+"""A table of labelled text in, a trained checkpoint and a summary out: the jobs behind `train` and `distil`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from transformers.utils import logging
 
 from squeezebert.data.examples import DataReport, LabelledData, load_labelled
 from squeezebert.data.options import DataOptions
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.model import SqueezeBertConfig
 from squeezebert.training.finetune import FinetuneResult, finetune, load_task_teacher, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.training.runs import first_line
 from squeezebert.workflows.options import DistilPlaces, TrainPlaces
 
 
@@ -47,13 +50,24 @@ def distil_table(
 ) -> str:
     """Read a table, train the student on it and on its teacher's answers; return what came of it.
 
-    Raises what `train_table` raises, and `OptionError` for a teacher of other labels or another vocabulary.
+    Raises what `train_table` raises, and `OptionError` for a teacher of other labels, another vocabulary or sizes that
+    the options cannot bridge.
     """
     logging.disable_progress_bar()
+    student = _student_config(places)
     data = load_labelled(places.data, data_options)
     for line in describe(data):
         report(line)
     teacher = load_task_teacher(places.teacher, data, load_tokenizer(places.base))
+    widths = teacher.config.hidden_size, student.hidden_size
+    if distilling.hidden_weight and widths[0] != widths[1]:
+        raise OptionError(
+            f"--hidden-weight {distilling.hidden_weight:g}: the teacher has {widths[0]} channels and the student "
+            f"{widths[1]}, which cannot be compared; set it to 0"
+        )
+    positions = teacher.config.max_position_embeddings
+    if min(options.max_length, student.max_position_embeddings) > positions:
+        raise OptionError(f"--max-length {options.max_length}: the teacher reads {positions} tokens at most")
     result = finetune(
         data,
         places.base,
@@ -66,6 +80,23 @@ def distil_table(
         report=report,
     )
     return summary(result)
+
+
+def _student_config(places: DistilPlaces) -> SqueezeBertConfig:
+    """Read the student's configuration before anything takes long."""
+    output = Path(places.output).resolve()
+    for option, name in (("--teacher", places.teacher), ("--base", places.base)):
+        if Path(name).resolve() == output:
+            raise FolderError(f"--output {places.output}: that is the {option} itself; choose another folder")
+    try:
+        return SqueezeBertConfig.from_pretrained(places.base)
+    except OSError as error:
+        raise FolderError(
+            f"{places.base}: no checkpoint there. --base takes a folder with config.json and weights, or the id of a "
+            f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
+        ) from error
+    except ValueError as error:
+        raise OptionError(f"--base {places.base}: {error}") from error
 
 
 def describe(data: LabelledData) -> list[str]:

@@ -1,0 +1,124 @@
+"""A checkpoint of the BERT architecture in, our class for its head and its tokenizer out; what is no such is refused.
+
+Serves `squeezebert squeeze`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from logging import ERROR
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+import squeezebert.model as models
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.model import bert
+from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS, model_kind
+from squeezebert.training.finetune import load_tokenizer
+from squeezebert.training.runs import first_line
+
+Report = Callable[[str], None]
+# The heads that a checkpoint may come with, by the end of its architecture's name
+_HEADS = {
+    "ForSequenceClassification": models.SqueezeBertForSequenceClassification,
+    "ForTokenClassification": models.SqueezeBertForTokenClassification,
+    "ForQuestionAnswering": models.SqueezeBertForQuestionAnswering,
+    "ForMultipleChoice": models.SqueezeBertForMultipleChoice,
+    "ForMaskedLM": models.SqueezeBertForMaskedLM,
+    "ForPreTraining": models.SqueezeBertForMaskedLM,
+}
+
+
+def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
+    """Load a BERT-architecture checkpoint as our class for its head, or as an encoder where it has none; in fp32.
+
+    `report` is told what is left out or starts anew. Raises `FolderError` when there is none or it cannot be read,
+    `OptionError` when its architecture does not fit or it is squeezed already.
+    """
+    # What they would say is said below
+    loggers = [logging.get_logger(name) for name in ("transformers", bert.__name__)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(ERROR)
+    try:
+        saved, _ = PreTrainedConfig.get_config_dict(checkpoint)
+        name = str((saved.get("architectures") or [""])[0])
+        kind = next((cls for end, cls in _HEADS.items() if name.endswith(end)), models.SqueezeBertModel)
+        if model_kind(saved) == "electra":
+            kind = models.SqueezeBertModel
+        model, absent = _load(kind, checkpoint)
+        if kind is not models.SqueezeBertModel and any(not _of_encoder(key) for key in absent):
+            kind = models.SqueezeBertModel  # its name promised a head that is not there
+            model, absent = _load(kind, checkpoint)
+    except OSError as error:
+        raise FolderError(
+            f"{checkpoint}: no checkpoint there. squeeze takes a folder with config.json and weights, or the id of a "
+            f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
+        ) from error
+    except ValueError as error:
+        raise OptionError(
+            f"{checkpoint}: {error} squeeze takes BERT (MiniLM and TinyBERT are some), the encoder of ELECTRA, and "
+            "dense SqueezeBERT."
+        ) from error
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise FolderError(f"{checkpoint}: the checkpoint cannot be loaded ({first_line(error)})") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    lost = sorted(key for key in absent if _of_encoder(key) and "pooler" not in key)
+    if lost:
+        shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        raise FolderError(f"{checkpoint}: its weights lack {shown} in the size that config.json says")
+    config = model.config
+    for field in (*GROUP_FIELDS, *RANK_FIELDS):
+        value, dense = getattr(config, field), int(field in GROUP_FIELDS)
+        if any(number != dense for number in (value if isinstance(value, list) else [value])):
+            raise OptionError(
+                f"{checkpoint}: it is squeezed already ({field} = {value}): squeeze the dense model it was made from"
+            )
+    for line in _told_of(name, kind, absent):
+        report(f"{checkpoint}: {line}")
+    return model
+
+
+def _load(kind: Any, checkpoint: str) -> tuple[Any, set[str]]:
+    """Load a model in fp32, and the names of the weights that the checkpoint has not, or not in their size."""
+    model, info = kind.from_pretrained(
+        checkpoint, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+    )
+    return model.eval(), {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+
+
+def _of_encoder(key: str) -> bool:
+    """Whether a weight, by BERT's name or ours, is the encoder's and not a head's."""
+    return key.removeprefix("bert.").removeprefix("transformer.").startswith(("embeddings", "encoder", "pooler"))
+
+
+def _told_of(architecture: str, kind: Any, absent: set[str]) -> list[str]:
+    """What of a checkpoint is carried over, where that is not everything."""
+    lines = []
+    carried = kind.__name__.removeprefix("SqueezeBert")
+    if carried == "Model" and architecture and not architecture.endswith(("Model", "ForPreTraining")):
+        lines.append(f"its encoder is squeezed; its head ({architecture}) is left out and has to be trained anew")
+    elif carried == "ForMaskedLM":
+        lines.append("its masked-LM head is carried over; its scores are learned with --logit-weight above 0 only")
+    if carried not in ("ForTokenClassification", "ForQuestionAnswering") and any("pooler" in key for key in absent):
+        lines.append(
+            "it has no pooler: the squeezed model's starts from random weights, and training on a task sets it"
+        )
+    return lines
+
+
+def matching_tokenizer(checkpoint: str, dense: Any) -> Any:
+    """Load a checkpoint's tokenizer. Raises `FolderError` without one, `OptionError` for one of more tokens."""
+    tokenizer = load_tokenizer(checkpoint)
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if tokens > dense.config.vocab_size:
+        raise OptionError(
+            f"{checkpoint}: its tokenizer has {tokens} tokens, the model embeddings for {dense.config.vocab_size}: "
+            "they do not belong together; put the tokenizer beside it that the model was trained with"
+        )
+    return tokenizer

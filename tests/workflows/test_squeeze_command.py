@@ -1,0 +1,375 @@
+"""`squeezebert squeeze` as it is typed: every kind of checkpoint, what is written and said, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import squeezebert.model as ours
+from dense_models import bert, classifier, text_file
+from squeezebert.cli import main
+from squeezebert.model.configuration import GROUP_FIELDS
+from tiny_checkpoints import tiny_tokenizer
+
+FAST = ("--steps", "6", "--batch-tokens", "200", "--held-out", "4")
+
+
+def run(*arguments: object) -> int:
+    return main(["squeeze", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return bert(tmp_path_factory.mktemp("base") / "bert")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return text_file(tmp_path_factory.mktemp("text"))
+
+
+def left(folder):
+    """What is in a folder, hidden leftovers included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what comes of it --------------------------------------------------------------------------------------
+
+
+def test_the_papers_groups_are_what_four_groups_make(base, text, tmp_path, capsys):
+    output = tmp_path / "deep" / "out"
+    assert run(base, "--text", text, "--output", f"{output}/", "--groups", 4, *FAST) == 0
+    said = capsys.readouterr().err
+    model = ours.SqueezeBertModel.from_pretrained(output)
+    groups = {name: getattr(model.config, name) for name in GROUP_FIELDS}
+    assert groups == dict.fromkeys(GROUP_FIELDS, 4) | {"post_attention_groups": 1}
+    record = json.loads((output / "squeeze.json").read_text())
+    assert (record["base"], record["head"], record["healing"]["steps"]) == (str(base), "Model", 6)
+    assert record["healing"]["teacher"] == str(base)
+    assert 0 < record["energy_in_blocks"] < 1
+    assert len(record["errors"]) == 8
+    assert left(tmp_path / "deep") == ["out"]
+    for phrase in (
+        "4 groups, as asked for",
+        "tokenised",
+        "order of channels",
+        "fitted layer 2 of 2, about",
+        "held-out",
+    ):
+        assert phrase in said
+    assert said.splitlines()[-1] == f"next: squeezebert train TABLE --base {output} --output TRAINED"
+    card = (output / "README.md").read_text()
+    assert "4 groups, as asked for" in card
+    assert f"--output {output}" in card
+
+
+def test_without_a_shape_the_best_is_taken_and_the_reason_told(base, text, tmp_path, capsys):
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--no-heal") == 0
+    assert "no shape asked for: low-rank" in capsys.readouterr().err
+    model = ours.SqueezeBertModel.from_pretrained(tmp_path / "out")
+    assert (model.config.q_groups, model.config.q_rank, model.config.shared_qkv_rank) == (0, 8, True)
+    assert "no shape asked for" in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "healing.json").exists()
+
+
+def test_any_layer_has_its_own_groups(base, text, tmp_path):
+    (tmp_path / "shape.yaml").write_text("q_groups: [4, 1]\nintermediate_groups: [1, 8]\noutput_rank: 3\n")
+    told = ("--output", tmp_path / "out", "--shape", tmp_path / "shape.yaml", *FAST)
+    assert run(base, "--text", text, *told) == 0
+    config = ours.SqueezeBertModel.from_pretrained(tmp_path / "out").config
+    assert (config.q_groups, config.k_groups, config.intermediate_groups) == ([4, 1], 1, [1, 8])
+    assert config.output_rank == 3
+
+
+def test_healing_brings_the_student_nearer_and_slices_need_no_fit(base, text, tmp_path):
+    ids = torch.randint(5, 100, (4, 12))
+    dense = ours.SqueezeBertModel.from_pretrained(base)
+    errors = {}
+    for name, options in {
+        "sliced": ("--conversion", "slices", "--no-regroup", "--no-heal"),
+        "fitted": ("--no-regroup", "--no-heal"),
+        "healed": ("--no-regroup", "--steps", 40, "--batch-tokens", 400, "--held-out", 4, "--learning-rate", "3e-3"),
+    }.items():
+        assert run(base, "--text", text, "--output", tmp_path / name, "--groups", 2, *options) == 0
+        student = ours.SqueezeBertModel.from_pretrained(tmp_path / name)
+        with torch.no_grad():
+            errors[name] = float((student(ids)[0] - dense(ids)[0]).square().mean())
+    assert errors["healed"] < errors["fitted"] < errors["sliced"]
+
+
+@pytest.mark.parametrize(
+    ("head", "mine", "said"),
+    [
+        (
+            "ForMaskedLM",
+            "ForMaskedLM",
+            "its masked-LM head is carried over; its scores are learned with --logit-weight",
+        ),
+        ("ForPreTraining", "ForMaskedLM", "its masked-LM head is carried over"),
+        ("ForTokenClassification", "ForTokenClassification", "next: squeezebert.model.SqueezeBertForTokenClassif"),
+        ("ForQuestionAnswering", "ForQuestionAnswering", "next: squeezebert.model.SqueezeBertForQuestionAnswering"),
+        ("ForMultipleChoice", "ForMultipleChoice", "next: squeezebert.model.SqueezeBertForMultipleChoice"),
+        ("ForSequenceClassification", "ForSequenceClassification", "not scored: "),
+        ("ForNextSentencePrediction", "Model", "its head (BertForNextSentencePrediction) is left out"),
+        ("ElectraForPreTraining", "Model", "it has no pooler"),
+        ("ElectraForSequenceClassification", "Model", "its head (ElectraForSequenceClassification) is left out"),
+    ],
+)
+def test_every_head_is_carried_over_or_said_to_be_left(head, mine, said, text, tmp_path, capsys):
+    """A head's weights are the dense ones, and with next to no loss of the encoder so are its answers."""
+    base = bert(tmp_path / "base", head)
+    (tmp_path / "shape.yaml").write_text("q_rank: 31\nq_groups: 0\n")
+    told = ("--shape", tmp_path / "shape.yaml", "--steps", 1, "--learning-rate", 1e-9, "--held-out", 4)
+    assert run(base, "--text", text, "--output", tmp_path / "out", *told) == 0
+    assert said in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "squeeze.json").read_text())["head"] == mine
+    if mine == "Model":
+        ours.SqueezeBertModel.from_pretrained(tmp_path / "out")
+        return
+    kind = getattr(ours, f"SqueezeBert{mine}")
+    dense, squeezed = kind.from_pretrained(base).eval(), kind.from_pretrained(tmp_path / "out").eval()
+    ids = torch.randint(5, 100, (2, 10))
+    inputs = {"input_ids": ids[None] if head == "ForMultipleChoice" else ids}
+    with torch.no_grad():
+        expected, actual = (model(**inputs).to_tuple()[0] for model in (dense, squeezed))
+    assert (actual - expected).abs().max() < 0.15 * expected.std()
+
+
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForTokenClassification", "ForSequenceClassification"])
+def test_answers_are_learned_where_that_is_asked_for(head, text, tmp_path):
+    base = bert(tmp_path / "base", head)
+    told = ("--groups", 2, "--logit-weight", 1, "--no-freeze-embeddings", *FAST)
+    assert run(base, "--text", text, "--output", tmp_path / "out", *told) == 0
+    state, before = load_file(tmp_path / "out" / "model.safetensors"), load_file(base / "model.safetensors")
+    row = json.loads((tmp_path / "out" / "healing.jsonl").read_text().splitlines()[-1])
+    assert row["held_out_logits"] > 0
+    name = "cls.predictions.bias" if head == "ForMaskedLM" else "classifier.bias"
+    assert not torch.equal(state[name], before[name])
+
+
+def test_a_head_that_the_weights_lack_is_no_head(text, tmp_path):
+    """TinyBERT's general models are named for a head that they come without."""
+    base = bert(tmp_path / "base")
+    saved = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(saved | {"architectures": ["TinyBertForPreTraining"]}))
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, "--no-heal") == 0
+    assert json.loads((tmp_path / "out" / "squeeze.json").read_text())["head"] == "Model"
+
+
+def test_half_precision_weights_are_squeezed_in_fp32(text, tmp_path):
+    base = bert(tmp_path / "base")
+    transformers.BertModel.from_pretrained(base).half().save_pretrained(base)
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, *FAST) == 0
+    assert {value.dtype for value in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_a_classifier_is_scored_anew_and_can_be_exported(task, text, tmp_path, capsys):
+    base = classifier(tmp_path / "base", task)
+    output = tmp_path / "out"
+    told = ("--groups", 2, "--logit-weight", 1, *FAST)
+    assert run(base, "--text", text, "--output", output, *told) == 0
+    said = capsys.readouterr().err
+    record, before = (json.loads((folder / "squeezebert.json").read_text()) for folder in (output, base))
+    (name, dense), *_ = before["metrics"].items()
+    assert record["metrics"][name] != dense
+    assert f"{name.replace('_', ' ')}: {dense:.4f} before, {record['metrics'][name]:.4f} after" in said
+    card = (output / "README.md").read_text()
+    assert f"| {name.replace('_', ' ')} | {dense:.4f} | {record['metrics'][name]:.4f} |" in card
+    assert "the 40 evaluation rows" in card
+    assert (record["task"], record["labels"]) == (task, before["labels"])
+    assert (output / "evaluation.jsonl").read_text() == (base / "evaluation.jsonl").read_text()
+    assert main(["export", str(output), "--output", str(tmp_path / "exported"), "--precision", "fp32", "--force"]) == 0
+    assert main(["predict", str(tmp_path / "exported"), str(text)]) == 0
+
+
+def test_a_classifier_without_rows_keeps_its_labels_and_says_why_it_has_no_scores(text, tmp_path, capsys):
+    base = classifier(tmp_path / "base")
+    (base / "evaluation.jsonl").unlink()
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, "--no-heal") == 0
+    assert "not scored: " in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "squeezebert.json").read_text())
+    assert (record["labels"], record["metrics"], record["thresholds"]) == (["a", "b", "c"], {}, None)
+    assert "has no evaluation rows" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_damaged_record_is_named_and_nothing_is_written(text, tmp_path, capsys):
+    base = classifier(tmp_path / "base")
+    (base / "squeezebert.json").write_text('{"task": "single_label"}')
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, "--no-heal") == 1
+    assert "squeezebert.json and evaluation.jsonl are not as training wrote them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+def refused(capsys, *arguments):
+    """The error that a call ends with."""
+    assert run(*arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.txt", b"", "empty calibration text"),
+        ("blank.txt", b"\n  \n\n", "empty calibration text"),
+        ("latin.txt", "die Tür\n".encode("latin-1"), "latin.txt:1: badly encoded.*--encoding"),
+        ("one.txt", b"the boat\n", "--text: it makes one sequence.*--no-heal"),
+        ("no_name.csv", b"foo,bar\na b,c d\n", "name it with --column"),
+        ("two.csv", b"text,comment\na b,c d\n", "name the one with --column"),
+        ("gone.txt", None, "gone.txt: no such file or folder"),
+        ("folder/notes.md", b"text", "folder: no .txt file and no table in this folder"),
+    ],
+)
+def test_text_that_does_not_do_is_explained(name, content, words, base, tmp_path, capsys):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    before = left(tmp_path)
+    text = path.parent if "/" in name else path
+    line = refused(capsys, base, "--text", text, "--output", tmp_path / "out", "--groups", 2, *FAST)
+    assert re.search(words, line), line
+    assert left(tmp_path) == before
+
+
+def test_a_column_is_named_or_guessed(base, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("foo,bar\n" + "the boat,a river in the morning\n" * 30)
+    assert run(base, "--text", table, "--column", "bar", "--output", tmp_path / "out", "--groups", 2, *FAST) == 0
+    assert json.loads((tmp_path / "out" / "squeeze.json").read_text())["healing"]["corpus"]["sequences"] == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--groups", 5),
+            "--groups 5: does not divide this model's hidden_size 32 and intermediate_size 64; what does",
+        ),
+        (("--rank", 40), "--rank 40: "),
+        (("--groups", 1), "--groups 1: every matrix stays dense"),
+        (("--groups", 2, "--logit-weight", 1), "--logit-weight: SqueezeBertModel has no head"),
+        (("--groups", 2, "--relation-weight", 1, "--relation-heads", 5), "--relation-heads 5: does not divide 32"),
+        (("--shape", "nowhere.yaml"), "--shape nowhere.yaml: cannot be read"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_takes_long(options, words, base, text, tmp_path, capsys):
+    line = refused(capsys, base, "--text", text, "--output", tmp_path / "out", *options)
+    assert words in line
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["RobertaModel", "DistilBertModel"])
+def test_another_architecture_is_refused_with_those_that_are_taken(kind, text, tmp_path, capsys):
+    other = {} if kind == "RobertaModel" else {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64}
+    base = bert(tmp_path / "base", kind, **other)
+    line = refused(capsys, base, "--text", text, "--output", tmp_path / "out", *FAST)
+    assert f"model type '{kind.removesuffix('Model').lower()}' is not" in line
+    assert "squeeze takes BERT (MiniLM and TinyBERT are some), the encoder of ELECTRA, and dense SqueezeBERT" in line
+
+
+def test_checkpoints_that_are_not_whole_are_refused(base, text, tmp_path, capsys):
+    def error(change):
+        folder = shutil.copytree(base, tmp_path / "base")
+        change(folder)
+        line = refused(capsys, folder, "--text", text, "--output", tmp_path / "out", "--groups", 2, *FAST)
+        shutil.rmtree(folder)
+        return line
+
+    def without(*names):
+        return lambda folder: [(folder / name).unlink() for name in names]
+
+    def configured(**changes):
+        def change(folder):
+            saved = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(saved | changes))
+
+        return change
+
+    assert "no tokenizer there; copy its tokenizer.json" in error(without("tokenizer.json", "tokenizer_config.json"))
+    assert "no checkpoint there" in error(without("config.json"))
+    assert "no checkpoint there" in error(without("model.safetensors"))
+    assert "cannot be loaded" in error(lambda folder: (folder / "model.safetensors").write_bytes(b"broken"))
+    assert "its weights lack" in error(configured(num_hidden_layers=3))
+    assert "its weights lack" in error(configured(hidden_size=64))
+    assert "is a decoder" in error(configured(is_decoder=True))
+
+    def more_tokens(folder):
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_tokens(["more", "tokens"])
+        tokenizer.save_pretrained(folder)
+
+    assert "the model embeddings for" in error(more_tokens)
+    line = refused(capsys, tmp_path / "none", "--text", text, "--output", tmp_path / "out", "--groups", 2)
+    assert "none: no checkpoint there. squeeze takes a folder" in line
+    line = refused(capsys, "nobody/nothing", "--text", text, "--output", tmp_path / "out", "--groups", 2)
+    assert "nobody/nothing: no checkpoint there" in line
+    assert "which has to be reachable" in line
+    assert left(tmp_path) == []
+
+
+def test_a_squeezed_model_is_not_squeezed_again(base, text, tmp_path, capsys):
+    assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, "--no-heal") == 0
+    line = refused(capsys, tmp_path / "out", "--text", text, "--output", tmp_path / "again", "--groups", 2)
+    assert "it is squeezed already (q_groups = 2): squeeze the dense model it was made from" in line
+
+
+# --- where it is written -----------------------------------------------------------------------------------
+
+
+def test_an_output_never_swallows_what_is_read_or_where_the_user_is(base, text, tmp_path, monkeypatch, capsys):
+    own = shutil.copytree(base, tmp_path / "models" / "own")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for output, words in (
+        (own, "that is what is read"),
+        (tmp_path / "models", "lies where it would be written"),
+        (".", "the folder you are in"),
+        (tmp_path, "the folder you are in"),
+        ("/", "the folder you are in"),
+    ):
+        line = refused(capsys, own, "--text", text, "--output", output, "--overwrite", "--groups", 2, "--no-heal")
+        assert words in line
+    table = tmp_path / "classes"
+    (table / "a").mkdir(parents=True)
+    (table / "a" / "1.txt").write_text("the boat")
+    line = refused(capsys, own, "--text", table, "--output", table / "out", "--groups", 2, "--no-heal")
+    assert "which is read whole" in line
+    assert left(tmp_path / "models") == ["own"]
+
+
+def test_a_folder_is_overwritten_when_asked_and_when_it_holds_nothing_else(base, text, tmp_path, capsys):
+    output = tmp_path / "out"
+    told = (base, "--text", text, "--output", output, "--no-heal")
+    assert run(*told, "--groups", 2) == 0
+    assert "holds a model already: choose another --output, or --overwrite it" in refused(capsys, *told, "--groups", 4)
+    (output / "notes.txt").write_text("mine")
+    line = refused(capsys, *told, "--groups", 4, "--overwrite")
+    assert "holds notes.txt beside a model, which --overwrite would delete" in line
+    (output / "notes.txt").unlink()
+    assert ours.SqueezeBertModel.from_pretrained(output).config.q_groups == 2
+    assert run(*told, "--groups", 4, "--overwrite") == 0
+    assert ours.SqueezeBertModel.from_pretrained(output).config.q_groups == 4
+    shutil.rmtree(output)
+    output.mkdir()
+    assert run(*told, "--groups", 4) == 0  # an empty folder is no obstacle
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_text("mine")
+    line = refused(capsys, base, "--text", text, "--output", other, "--groups", 2, "--overwrite")
+    assert "is not empty and holds no model" in line
+    (tmp_path / "file").write_text("mine")
+    line = refused(capsys, base, "--text", text, "--output", tmp_path / "file", "--groups", 2)
+    assert "is a file" in line
