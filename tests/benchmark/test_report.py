@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from squeezebert.benchmark.baselines import bert_base_config, write_baseline
+from squeezebert.benchmark.baselines import bert_base_config, write_baseline, write_usual
 from squeezebert.benchmark.latency import measure_latency
 from squeezebert.benchmark.report import Report, Row, cells, header, html_page, plot_svg, text_table
 from squeezebert.files.machine import describe_machine, package_versions, peak_memory_mb
 from squeezebert.files.stopwatch import Timing, interleave, summarise
 from squeezebert.model import SqueezeBertConfig
-from squeezebert.workflows.demo import LENGTHS, STUDENT, TEACHER, checks
+from squeezebert.workflows.demo import LENGTHS, STUDENT, TEACHER, USUAL, checks
 
 
 def timing(ms: float) -> Timing:
@@ -37,7 +37,7 @@ ROWS = [
     row("BERT-base", "fp32", 200.0),
     row(TEACHER, "fp32", 40.0, 0.961),
     row(STUDENT, "fp32", 18.0, 0.95),
-    row(TEACHER, "int8", 16.0, 0.96),
+    row(USUAL, "int8", 16.0, 0.96),
     row(STUDENT, "int8", 8.0, 0.95),
 ]
 
@@ -109,6 +109,10 @@ def test_a_baseline_is_written_and_longer_text_takes_longer(tmp_path):
     assert set(found) == {"fp32", "int8"}
     assert found["fp32"][512].median_ms > 2 * found["fp32"][8].median_ms
     assert bert_base_config(5).num_labels == 5
+    usual = write_usual(config, tmp_path / "usual")
+    found = measure_latency(usual | {"ours": files["fp32"]}, [16], runs=2, burst=2)
+    assert set(found) == {"fp32", "int8", "ours"}
+    assert usual["int8"].path.stat().st_size < 0.6 * usual["fp32"].path.stat().st_size
 
 
 def test_the_machine_is_described():

@@ -59,9 +59,7 @@ class GroupedLinear(nn.Module):
     `own_down` the reduced input comes from outside, one for several layers.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, groups: int, rank: int = 0, own_down: bool = True
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, groups: int, rank: int = 0, own_down: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features, self.groups, self.rank = in_features, out_features, groups, rank
         self.weight = nn.Parameter(torch.empty(out_features, in_features // groups, 1)) if groups else None
@@ -239,8 +237,8 @@ class SqueezeBertSelfAttention(nn.Module):
 
         implementation = self.config._attn_implementation
         dropout = self.dropout.p if self.training else 0.0
-        # The fused kernel never holds the probabilities that are asked for. On CPUs it has no dropout (torch falls back
-        # to plain products with a slower mask than ours), and its backward pass in bf16 takes five times as long
+        # The fused kernel never holds the probabilities that are asked for. On CPUs it has no dropout (torch falls
+        # back to plain products with a slower mask than ours), and its backward pass takes five times as long in bf16
         slow = dropout or (query_BHTD.dtype == torch.bfloat16 and torch.is_grad_enabled())
         if implementation == "sdpa" and (kwargs.get("output_attentions") or (slow and x_BTC.device.type == "cpu")):
             implementation = "eager"

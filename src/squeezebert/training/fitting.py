@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ def fit_blocks(W_OI: Tensor, A_II: Tensor, groups: int) -> Tensor:
 
 def spread_blocks(blocks: Tensor, groups: int) -> Tensor:
     """Return blocks (O, I / G) as the dense matrix (O, I) that they make."""
-    return torch.block_diag(*blocks.chunk(groups))
+    return cast(Tensor, torch.block_diag(*blocks.chunk(groups)))
 
 
 def fit_low_rank(W_OI: Tensor, A_II: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -164,8 +165,8 @@ def _fit_together(targets: Sequence[Target], shapes: Sequence[tuple[int, int]]) 
     for _ in range(ROUNDS if rank and with_blocks else 1):
         spread = []
         for i, (left, (groups, _)) in enumerate(zip((W - remainder).split(sizes), shapes, strict=True)):
-            blocks[i] = fit_blocks(left, A, groups) if groups else None
-            spread.append(torch.zeros_like(left) if blocks[i] is None else spread_blocks(blocks[i], groups))
+            block = blocks[i] = fit_blocks(left, A, groups) if groups else None
+            spread.append(torch.zeros_like(left) if block is None else spread_blocks(block, groups))
         kept = torch.cat(spread)
         if rank:
             up, down = fit_low_rank(W - kept, A, rank)

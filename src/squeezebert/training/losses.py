@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ def layer_errors(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: 
             beyond = goal_NC[padding_N]
             total, squares = total - beyond.sum(), squares - _sum_of_squares(beyond)
         variance = (squares - total.square() / count) / (count - 1)
-        error: Tensor = _SquaredError.apply(mine.reshape(goal_NC.shape), goal_NC, padding_N)
+        error: Tensor = cast(Any, _SquaredError).apply(mine.reshape(goal_NC.shape), goal_NC, padding_N)
         errors.append(error / (count * variance.clamp_min(1e-6)))
     return torch.stack(errors)
 
@@ -88,7 +88,7 @@ class _SquaredError(torch.autograd.Function):
 
 def _sum_of_squares(x: Tensor) -> Tensor:
     # not `dot` under autocast, which would round to bf16
-    return torch.linalg.vector_norm(x.float()).square()
+    return cast(Tensor, torch.linalg.vector_norm(x.float()).square())
 
 
 def relation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor, heads: int) -> Tensor:

@@ -48,11 +48,11 @@ def input_variances(model: SqueezeBertPreTrainedModel, batches: Sequence[tuple[T
     def note(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         x = arguments[0][text[-1]].double()
         new = [torch.tensor(float(len(x))), x.sum(0), x.pow(2).sum(0)]
-        sums[layer] = [a + b for a, b in zip(sums.get(layer, [0.0] * 3), new, strict=True)]
+        sums[layer] = [a + b for a, b in zip(sums[layer], new, strict=True)] if layer in sums else new
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, GroupedLinear)]
     training = model.training
-    model.eval()
+    model.train(False)
     try:
         for ids, mask, types in batches:
             text.append(mask.bool())

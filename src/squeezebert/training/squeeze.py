@@ -8,6 +8,7 @@ that a later matrix corrects the errors of earlier ones.
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
+from squeezebert.data.batches import tokenise
+from squeezebert.data.examples import Example
 from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertModel, SqueezeBertPreTrainedModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Fitted, Moments, fit, fit_low_rank
@@ -140,6 +143,19 @@ def convert(
     return student
 
 
+def calibration_texts(
+    examples: Sequence[Example], tokenizer: Any, max_length: int, seed: int = 0, texts: int = 2048
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Draw at most `texts` examples and return them as batches of token ids, masks and types, (B, T), for a fit."""
+    chosen = random.Random(seed).sample(list(examples), min(texts, len(examples)))
+    rows = sorted(tokenise(tokenizer, chosen, max_length).encodings, key=lambda row: len(row["input_ids"]))
+    batches = []
+    for start in range(0, len(rows), 64):
+        padded = tokenizer.pad(rows[start : start + 64], return_tensors="pt", verbose=False)
+        batches.append((padded["input_ids"], padded["attention_mask"], padded["token_type_ids"]))
+    return batches
+
+
 def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
     """Return the fields of a configuration that make its shape."""
     return {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
@@ -159,7 +175,7 @@ def refit(
     and each matrix of `base` is fitted to it on `batches`, the task's own text, without forgetting what it learned:
     `ridge` draws it towards its own weights. Raises what `convert` and `align` raise.
     """
-    aligned = align(teacher, base)
+    aligned: Model = align(teacher, base)
     return convert(aligned, shape_of(base.config), batches, ridge=ridge, prior=base, report=report)
 
 

@@ -69,7 +69,7 @@ class DistilTrainer(ClassifierTrainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         if distil.hidden_weight:
-            teacher = align(teacher, self.model)
+            teacher = align(teacher, cast(Any, self.model))
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self.distil, self.task, self.units = distil, task, units
 
