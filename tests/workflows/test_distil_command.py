@@ -46,6 +46,20 @@ def made(tiny_base, tmp_path_factory):
     return folder
 
 
+def test_a_squeezed_encoder_starts_where_its_teacher_is(made, tmp_path, capsys):
+    found = {}
+    for name, told in (("refit", ()), ("plain", ("--no-refit",))):
+        places = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output")
+        still = ("--epochs", 0.01, "--learning-rate", 1e-9, "--max-length", 24)
+        assert run("distil", *places, tmp_path / name, *still, *told) == 0
+        said = capsys.readouterr().err
+        assert ("fitting the student's matrices" in said) == (name == "refit")
+        found[name] = json.loads((tmp_path / name / "squeezebert.json").read_text())["metrics"]["accuracy"]
+    teacher = json.loads((made / "teacher" / "squeezebert.json").read_text())["metrics"]["accuracy"]
+    assert found["refit"] > found["plain"] + 0.1
+    assert found["refit"] > teacher - 0.2
+
+
 @pytest.mark.parametrize("student", ["encoder", "classifier"])
 def test_a_student_of_either_kind_learns_and_can_be_exported(student, made, tmp_path):
     told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / student, "--output", tmp_path / "out")

@@ -38,6 +38,7 @@ from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, first_line, latest_save, save_model
+from squeezebert.training.squeeze import calibration_texts, can_refit, refit
 from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
 from squeezebert.training.units import Units
 
@@ -164,12 +165,16 @@ def finetune(
     trained_head = model is not None
     if model is None:
         model, trained_head = load_base(base, data)
+    tokenizer = load_tokenizer(base)
+    max_length = min(options.max_length, model.config.max_position_embeddings)
+    if distil is not None and distil.refit and not trained_head and can_refit(model, teacher):
+        report("fitting the student's matrices to the teacher on the texts to train on")
+        texts = calibration_texts(data.train, tokenizer, max_length, options.seed)
+        model, trained_head = refit(model, teacher, texts), True
     if trained_head and data.task == "regression":
         units.head_to_standard(model.classifier)
-    tokenizer = load_tokenizer(base)
     if options.dropout is not None:
         _set_dropout(model, options.dropout)
-    max_length = min(options.max_length, model.config.max_position_embeddings)
     if options.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
 

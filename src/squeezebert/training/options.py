@@ -73,6 +73,9 @@ class DistilOptions:
     """Both answers are softened by it; its square keeps the gradient's size (Hinton et al. 2015)."""
     hidden_weight: float = 0.0
     """Weight of the squared difference of hidden states, layer by layer, scaled by the teacher's variance."""
+    refit: bool = True
+    """Before the first step, take over the teacher's head and embeddings and fit the matrices to it on the texts to
+    train on: for a student that is squeezed, without a head of its own, and as large as its teacher was."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

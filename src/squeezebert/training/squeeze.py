@@ -161,6 +161,24 @@ def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
 
 
+def can_refit(base: SqueezeBertPreTrainedModel, teacher: Any) -> bool:
+    """Whether `base` is squeezed and `teacher` a dense model of its sizes, as it was before, with a head of its own."""
+    if not isinstance(teacher, SqueezeBertPreTrainedModel):
+        return False
+    mine, theirs = base.config, teacher.config
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    same = all(getattr(mine, size) == getattr(theirs, size) for size in (*sizes, "embedding_size"))
+    return same and is_dense(theirs) and not is_dense(mine)
+
+
+def is_dense(config: SqueezeBertConfig) -> bool:
+    """Whether every matrix is one dense block without a remainder."""
+    layers = range(config.num_hidden_layers)
+    return all(config.groups(groups, i) == 1 for groups in GROUP_FIELDS for i in layers) and not any(
+        config.rank(rank, i) for rank in RANK_FIELDS for i in layers
+    )
+
+
 def refit(
     base: SqueezeBertPreTrainedModel,
     teacher: Model,
