@@ -162,7 +162,7 @@ def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
 
 
 def can_refit(base: SqueezeBertPreTrainedModel, teacher: Any) -> bool:
-    """Whether `base` is squeezed and `teacher` a dense model of its sizes, as it was before, with a head of its own."""
+    """Whether `base` is squeezed and `teacher` is a dense model of its sizes, as the one that it was made from."""
     if not isinstance(teacher, SqueezeBertPreTrainedModel):
         return False
     mine, theirs = base.config, teacher.config
