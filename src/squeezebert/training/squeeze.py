@@ -246,12 +246,12 @@ class Calibration:
                 m.add(mine[text], source(theirs[text]))
         yield MatrixError(layer, "qkv", _fit(moments, priors[0], targets, ridge, shared))
 
-        contexts = [
-            (old.attention(theirs, mask)[0], (new if self.corrects else old).attention(mine, mask)[0])
-            for theirs, mine, mask in zip(self.taught, self.own, self.masks, strict=True)
-        ]
-        taught, own, error = self._fit_half(old.post_attention, new.post_attention, contexts, priors[1], ridge)
-        self.taught, self.own = taught, own
+        def contexts(i: int) -> tuple[Tensor, Tensor]:
+            mask = self.masks[i]
+            reader = new if self.corrects else old
+            return old.attention(self.taught[i], mask)[0], reader.attention(self.own[i], mask)[0]
+
+        error = self._fit_half(old.post_attention, new.post_attention, contexts, priors[1], ridge)
         yield MatrixError(layer, "post_attention", error)
 
         source, target = old.intermediate.conv1d, new.intermediate.conv1d
@@ -260,25 +260,33 @@ class Calibration:
             moment.add(mine[text], source(theirs[text]))
         yield MatrixError(layer, "intermediate", _fit([moment], priors[2], [target], ridge, None))
 
-        wide = [
-            (old.intermediate(theirs), (new if self.corrects else old).intermediate(mine))
-            for theirs, mine in zip(self.taught, self.own, strict=True)
-        ]
-        self.taught, self.own, error = self._fit_half(old.output, new.output, wide, priors[3], ridge)
-        yield MatrixError(layer, "output", error)
+        def wide(i: int) -> tuple[Tensor, Tensor]:
+            return old.intermediate(self.taught[i]), (new if self.corrects else old).intermediate(self.own[i])
+
+        yield MatrixError(layer, "output", self._fit_half(old.output, new.output, wide, priors[3], ridge))
 
     def _fit_half(
-        self, old: Any, new: Any, inputs: Sequence[tuple[Tensor, Tensor]], priors: Sequence[Tensor], ridge: float
-    ) -> tuple[list[Tensor], list[Tensor], float]:
-        """Fit the matrix before a residual sum so that the sum, not only the matrix, is the dense model's."""
+        self,
+        old: Any,
+        new: Any,
+        inputs: Callable[[int], tuple[Tensor, Tensor]],
+        priors: Sequence[Tensor],
+        ridge: float,
+    ) -> float:
+        """Fit the matrix before a residual sum so that the sum, not only the matrix, is the dense model's.
+
+        `inputs` makes both models' inputs of one batch; it is called twice, because all of them would fill the memory.
+        """
         moment = Moments(old.conv1d.in_features, old.conv1d.out_features)
-        for (theirs, mine), taught, own, text in zip(inputs, self.taught, self.own, self.text, strict=True):
-            moment.add(mine[text], (old.conv1d(theirs) + taught - own)[text])
+        for i, text in enumerate(self.text):
+            theirs, mine = inputs(i)
+            moment.add(mine[text], (old.conv1d(theirs) + self.taught[i] - self.own[i])[text])
         error = _fit([moment], priors, [new.conv1d], ridge, None)
-        outputs = [old(theirs, state) for (theirs, _), state in zip(inputs, self.taught, strict=True)]
-        if not self.corrects:
-            return outputs, list(outputs), error
-        return outputs, [new(mine, state) for (_, mine), state in zip(inputs, self.own, strict=True)], error
+        for i in range(len(self.text)):
+            theirs, mine = inputs(i)
+            self.taught[i] = old(theirs, self.taught[i])
+            self.own[i] = new(mine, self.own[i]) if self.corrects else self.taught[i]
+        return error
 
 
 def _fit(

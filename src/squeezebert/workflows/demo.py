@@ -36,7 +36,7 @@ from squeezebert.training.squeeze import calibration_texts, squeeze
 from squeezebert.workflows.options import DemoOptions
 
 TEACHER, STUDENT, BASELINE = "MiniLM-L6 (teacher)", "MiniLM-L6, squeezed", "BERT-base"
-USUAL = "MiniLM-L6, exported the usual way"
+USUAL = "MiniLM-L6, usual export"
 LENGTHS = (32, 128)
 PLOTTED_LENGTH = 128
 EVALUATION_SHARE = 0.3
