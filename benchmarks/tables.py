@@ -57,6 +57,34 @@ def train_block_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def squeeze_latency_table(record: dict[str, Any]) -> str:
+    lines = [
+        "| shape | precision | MB | ms, 32 tokens | ms, 128 tokens | faster, 32 | faster, 128 | in turns, 32 | 128 |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in record["rows"]:
+        bursts, turns = row["bursts"], row["turns"]
+        cells = [row["shape"], row["precision"], f"{row['megabytes']:.1f}"]
+        cells += [f"{bursts[n]['median_ms']:.2f}" for n in ("32", "128")]
+        cells += [f"{way[n]['ratio']:.2f}x" for way in (bursts, turns) for n in ("32", "128")]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"`{record['command']}`, one thread. Faster than the {record['baseline']}. {made_on(record)}"]
+    return "\n".join(lines)
+
+
+def squeeze_conversion_table(record: dict[str, Any]) -> str:
+    tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
+    lines = ["| shape | conversion | " + " | ".join(tasks) + " |", "|---|---|" + "---:|" * len(tasks)]
+    found = {(cell["shape"], cell["conversion"], cell["task"]): cell for cell in record["cells"]}
+    teachers = {cell["task"]: cell["teacher"] for cell in record["cells"]}
+    lines.append("| dense teacher | | " + " | ".join(f"{teachers[task]:.1f}" for task in tasks) + " |")
+    for shape, way in dict.fromkeys((cell["shape"], cell["conversion"]) for cell in record["cells"]):
+        scores = (f"{found[shape, way, task]['score']:.1f}" for task in tasks)
+        lines.append(f"| {shape} | {way} | " + " | ".join(scores) + " |")
+    lines += ["", f"`{record['command']}`. {made_on(record)}"]
+    return "\n".join(lines)
+
+
 def made_on(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     return (
@@ -65,7 +93,13 @@ def made_on(record: dict[str, Any]) -> str:
     )
 
 
-TABLES = {"demo": demo_table, "train_step": train_step_table, "train_block": train_block_table}
+TABLES = {
+    "demo": demo_table,
+    "train_step": train_step_table,
+    "train_block": train_block_table,
+    "squeeze_latency": squeeze_latency_table,
+    "squeeze_conversion": squeeze_conversion_table,
+}
 
 
 def fill(text: str) -> str:
