@@ -10,6 +10,7 @@ stays one product; where it narrows, each group's product makes its share of the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import cast
@@ -59,7 +60,7 @@ class Channels:
         return Channels(firsts, reduced)
 
 
-class Matrix(nn.Module):
+class Matrix(nn.Module, ABC):
     """One position-wise layer; its output is in one piece, or one a group."""
 
     pieces = 1
@@ -67,9 +68,9 @@ class Matrix(nn.Module):
     shares = False
     """whether it reads the reduced input that `Channels` bring along"""
 
+    @abstractmethod
     def forward(self, x: Channels) -> list[Tensor]:
         """Return the output: `pieces` tensors (N, C_out / pieces)."""
-        raise NotImplementedError
 
 
 class Blocks(Matrix):
