@@ -17,7 +17,8 @@ from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.finetune import PROGRESS_FOLDER, finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
-from squeezebert.training.squeeze import PAPER_GROUPS, squeeze
+from squeezebert.training.shapes import paper_shape
+from squeezebert.training.squeeze import squeeze
 
 FAST = {"learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3}
 
@@ -276,7 +277,7 @@ def test_a_student_learns_from_its_teacher_alone(topics, tiny_base, tmp_path):
     """With alpha = 1 labels do not count: answers come closer to the teacher's, whatever they are."""
     finetune(topics, tiny_base, tmp_path / "teacher", FinetuneOptions(epochs=6, **FAST))
     teacher = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / "teacher")
-    student = squeeze(teacher, PAPER_GROUPS)
+    student = squeeze(teacher, paper_shape(4))
     texts = [example.text for example in topics.evaluation]
     batch = AutoTokenizer.from_pretrained(tiny_base)(texts, padding=True, return_tensors="pt")
 

@@ -13,9 +13,11 @@ from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassific
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Moments, fit, fit_blocks, fit_low_rank, spread_blocks
 from squeezebert.training.regroup import Orders, align, find_orders, input_variances, reorder
-from squeezebert.training.squeeze import PAPER_GROUPS, MatrixError, refit, squeeze
+from squeezebert.training.shapes import paper_shape
+from squeezebert.training.squeeze import MatrixError, refit, squeeze
 
 Batch = tuple[Tensor, Tensor, Tensor]
+PAPER_GROUPS = paper_shape(4)
 LOW_RANK = {**dict.fromkeys(GROUP_FIELDS, 0), **dict.fromkeys(RANK_FIELDS, 6), "shared_qkv_rank": True}
 MIXED = {**PAPER_GROUPS, "intermediate_rank": 3, "output_rank": [0, 4], "q_groups": [2, 4], "v_rank": 2}
 SHARED = {**PAPER_GROUPS, "q_rank": 4, "k_rank": 4, "v_rank": 4, "shared_qkv_rank": True}
@@ -243,7 +245,7 @@ def test_without_correction_errors_pile_up():
 
 
 def test_a_squeezed_model_is_not_squeezed_again():
-    with pytest.raises(ValueError, match=r"squeezed already \(q_groups = 4, q_rank = 0\)"):
+    with pytest.raises(ValueError, match=r"squeezed already \(q_groups 4, k_groups 4"):
         squeeze(squeeze(dense_model(), PAPER_GROUPS), PAPER_GROUPS)
 
 

@@ -238,7 +238,7 @@ class SqueezeBertSelfAttention(nn.Module):
         implementation = self.config._attn_implementation
         dropout = self.dropout.p if self.training else 0.0
         # The fused kernel never holds the probabilities that are asked for. On CPUs it has no dropout (torch falls
-        # back to plain products with a slower mask than ours), and its backward pass takes five times as long in bf16
+        # back to plain products with a slower mask than ours), and its backward pass in bf16 is several times slower
         slow = dropout or (query_BHTD.dtype == torch.bfloat16 and torch.is_grad_enabled())
         if implementation == "sdpa" and (kwargs.get("output_attentions") or (slow and x_BTC.device.type == "cpu")):
             implementation = "eager"

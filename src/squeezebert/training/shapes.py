@@ -19,8 +19,8 @@ BEST_RANKS = (1 / 4, 7 / 24, 1 / 6)
 _STEP = 8
 _GROUPS_BESIDE_RANK = 4
 BEST_REASON = (
-    "no shape asked for: low-rank factors without blocks, which kept most accuracy at the latency of groups = 4 in "
-    "benchmarks/squeeze.py; --groups 4 is the paper's"
+    "no shape asked for: low-rank factors without blocks, about as fast as groups = 4 in "
+    "benchmarks/results/squeeze_latency.json; --groups 4 is the paper's"
 )
 
 
@@ -34,7 +34,7 @@ def paper_shape(groups: int, rank: int = 0) -> dict[str, Any]:
 
 
 def best_shape(hidden_size: int) -> dict[str, Any]:
-    """Return the shape that measured best, scaled to a model's width."""
+    """Return the shape that is taken where none is asked for, scaled to a model's width."""
     qkv, up, down = (max(_STEP, round(hidden_size * share / _STEP) * _STEP) for share in BEST_RANKS)
     ranks = dict.fromkeys(QKV_RANKS, qkv) | {"intermediate_rank": up, "output_rank": down}
     return dict.fromkeys(_SQUEEZED, 0) | ranks | {"shared_qkv_rank": True}

@@ -23,12 +23,11 @@ from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Fitted, Moments, fit, fit_low_rank
 from squeezebert.training.regroup import align
+from squeezebert.training.shapes import describe_shape
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
 Shape = Mapping[str, Any]
 
-# Groups of the paper's network: all matrices but the attention's output projection, where groups mix
-PAPER_GROUPS = dict.fromkeys((f for f in GROUP_FIELDS if f != "post_attention_groups"), 4)
 # Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
 RIDGE = 1e-2
 # The same towards a squeezed relative's weights, which know more than a task's text does
@@ -53,13 +52,8 @@ def new_student(model: Model, shape: Shape) -> Model:
     Raises `ValueError` for a model that is squeezed already, and for a shape that does not fit its sizes.
     """
     config = copy.deepcopy(model.config)
-    for groups, rank in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
-        layers = range(config.num_hidden_layers)
-        if any(config.groups(groups, layer) != 1 or config.rank(rank, layer) for layer in layers):
-            raise ValueError(
-                f"this model is squeezed already ({groups} = {getattr(config, groups)}, {rank} = "
-                f"{getattr(config, rank)}): squeeze a dense one"
-            )
+    if not is_dense(config):
+        raise ValueError(f"this model is squeezed already ({describe_shape(shape_of(config))}): squeeze a dense one")
     unknown = set(shape) - {*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank"}
     if unknown:
         raise ValueError(f"not a part of a shape: {', '.join(sorted(unknown))}")
