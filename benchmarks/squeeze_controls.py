@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 
-from squeezebert.training.regroup import input_variances
+from squeezebert.training.fitting import fit_blocks, spread_blocks
+from squeezebert.training.regroup import assign_groups, block_energies, input_variances
+from squeezebert.training.squeeze import convert
 
 
 @torch.no_grad()
@@ -26,6 +29,66 @@ def drop_layers(model: Any, layers: int) -> Any:
     gone = {f".encoder.layers.{layer}." for layer in range(layers, blocks)}
     student.load_state_dict({name: value for name, value in state.items() if not any(part in name for part in gone)})
     return student.eval()
+
+
+# Which sets of channels have one grouping, by name; {} is the layer: what attention and FFN read, what FFN2 makes and
+# FFN3 reads (two names: a shuffle between them), and what FFN3 adds to
+GROUPINGS: dict[str, tuple[str, str, str, str, str]] = {
+    "one order": ("stream", "stream", "inner {}", "inner {}", "stream"),
+    "one order for attention, one for FFN": ("attention", "ffn", "inner {}", "inner {}", "ffn"),
+    "orders of each layer's own": ("attention {}", "ffn in {}", "inner {}", "inner {}", "ffn out {}"),
+    "one order, shuffle inside FFN": ("stream", "stream", "inner {}", "middle {}", "stream"),
+    "orders of each layer's own, shuffle inside FFN": (
+        *("attention {}", "ffn in {}", "inner {}", "middle {}", "ffn out {}"),
+    ),
+}
+
+
+@torch.no_grad()
+def regroup_freely(model: Any, grouping: str, groups: int, batches: Any) -> tuple[Any, float]:
+    """Return a dense model whose matrices are held to `groups` blocks under orders that no layout has to share.
+
+    What `squeeze` would make if gathers between layers were free: an upper bound of what they could buy. With it the
+    share of energy that the blocks keep.
+    """
+    read, ffn, inner, middle, out = GROUPINGS[grouping]
+    heads, C = model.config.num_attention_heads, model.config.hidden_size
+    matrices = []
+    for i, (to_heads, up, down) in enumerate(block_energies(model, input_variances(model, batches))):
+        matrices.append((to_heads, f"heads {i}", read.format(i)))
+        matrices += [(up, inner.format(i), ffn.format(i)), (down, out.format(i), middle.format(i))]
+    found, energy = assign_groups(matrices, "stream", groups)
+    order = {name: torch.from_numpy(np.argsort(where, kind="stable")) for name, where in found.items()}
+    places = iter(
+        [
+            place
+            for i in range(model.config.num_hidden_layers)
+            for place in (
+                (torch.arange(C).view(heads, -1)[order[f"heads {i}"]].flatten(), order[read.format(i)]),
+                None,  # the attention's output stays dense
+                (order[inner.format(i)], order[ffn.format(i)]),
+                (order[out.format(i)], order[middle.format(i)]),
+            )
+        ]
+    )
+
+    def fit_in_blocks(moments: Any, priors: Any, targets: Any, ridge: float, shared: Any) -> float:
+        place, lost, total = next(places), 0.0, 0.0
+        for moment, prior, target in zip(moments, priors, targets, strict=True):
+            want = moment.target(prior, ridge)
+            V = want.W
+            if place is not None:
+                rows, columns = place
+                blocks = fit_blocks(want.W[rows][:, columns], want.A[columns][:, columns], groups)
+                V = torch.zeros_like(want.W)
+                V[rows[:, None], columns] = spread_blocks(blocks, groups)
+            target.weight.copy_(V.unsqueeze(-1))
+            target.bias.copy_(want.bias(V))
+            lost += want.error(V) * float(want.variance.sum())
+            total += float(want.variance.sum())
+        return lost / total
+
+    return convert(model, {}, batches, fitter=fit_in_blocks), energy
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ class TokenisedTexts(Dataset[dict[str, Any]]):
     """One target a text, as `encode_targets` makes them, or None."""
     truncated: int
     """How many texts were longer than the limit."""
+    numbered: bool = False
+    """Whether an item says its number, as `row`."""
 
     def __len__(self) -> int:
         return len(self.encodings)
@@ -30,6 +32,8 @@ class TokenisedTexts(Dataset[dict[str, Any]]):
         item: dict[str, Any] = dict(self.encodings[row])
         if self.targets is not None:
             item["labels"] = self.targets[row]
+        if self.numbered:
+            item["row"] = row
         return item
 
     @property

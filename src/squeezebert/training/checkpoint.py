@@ -42,8 +42,12 @@ def write_record(
     calibration: Calibration,
     command: str,
     base: str,
+    distil: dict[str, Any] | None,
 ) -> None:
-    """Write the evaluation rows, then the record; a folder with a record is complete."""
+    """Write the evaluation rows, then the record; a folder with a record is complete.
+
+    `distil` is how it was distilled and from which teacher, if it was.
+    """
     rows = (_row(example) for example in data.evaluation)
     _replace(output / EVALUATION, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     record = {
@@ -58,6 +62,7 @@ def write_record(
         "base": base,
         "command": command,
         "options": asdict(options),
+        "distil": distil,
         "data": data.report.to_dict(),
         "squeezebert_version": __version__,
     }

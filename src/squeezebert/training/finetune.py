@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_reco
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, first_line, latest_save, save_model
 from squeezebert.training.squeeze import calibration_texts, can_refit, refit
+from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
 from squeezebert.training.units import Units
 
@@ -138,6 +139,7 @@ def finetune(
     model: Any = None,
     teacher: Any = None,
     distil: DistilOptions | None = None,
+    taught: TaughtTexts | None = None,
     overwrite: bool = False,
     command: str = "",
     report: Report = lambda line: None,
@@ -146,8 +148,9 @@ def finetune(
     """Train a classifier on `data` and write it to `output`.
 
     `base` is a checkpoint folder or Hub id; with `model`, that model is trained instead and `base` gives the
-    tokenizer. With `teacher`, the model also learns from its answers, as `distil` says. `command` is recorded in the
-    model card; `report` gets lines of progress.
+    tokenizer. With `teacher`, the model also learns from its answers, as `distil` says; `taught`, for several runs
+    with one teacher, is what it made of the texts to train on. `command` is recorded in the model card; `report` gets
+    lines of progress.
 
     A run that was killed is continued by the same call; with other options or data it is refused.
     Raises `FolderError` for an output that holds something else, and what `load_base` and `load_tokenizer` raise.
@@ -192,7 +195,12 @@ def finetune(
 
     kind: Callable[..., Trainer] = ClassifierTrainer
     if teacher is not None:
-        distilling = {"teacher": teacher, "distil": distil or DistilOptions(), "task": data.task, "units": units}
+        distil = distil or DistilOptions()
+        if taught is None and distil.cache_teacher:
+            hidden, most = distil.hidden_weight > 0, distil.cache_gigabytes
+            taught = TaughtTexts.of(teacher, train, tokenizer, hidden=hidden, gigabytes=most, report=report)
+        train = replace(train, numbered=taught is not None)
+        distilling = {"teacher": teacher, "distil": distil, "task": data.task, "units": units, "taught": taught}
         kind = lambda *args, **kwargs: DistilTrainer(*args, **distilling, **kwargs)  # noqa: E731
     try:
         trainer = kind(
@@ -228,7 +236,10 @@ def finetune(
             units.head_to_own(model.classifier)
         if overwrite:
             clear_checkpoint(output)  # only now: until the new model is there, the old one stays
-        _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base)
+        told = None
+        if teacher is not None and distil is not None:
+            told = {"teacher": str(teacher.config.name_or_path), **asdict(distil)}
+        _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base, told)
         shutil.rmtree(work)
     return FinetuneResult(output, metrics, calibration, trainer.state.global_step, train.truncated)
 
@@ -282,6 +293,7 @@ def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> 
         report_to=options.report_to,
         dataloader_pin_memory=torch.cuda.is_available(),
         label_names=["labels"],
+        remove_unused_columns=False,  # the number of a text, for what its teacher made of it
     )
 
 
@@ -315,9 +327,10 @@ def _write(
     calibration: Calibration,
     command: str,
     base: str | Path,
+    distil: dict[str, Any] | None,
 ) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_model(output, model, tokenizer)
     write_card(output, data, options, metrics, calibration, command, str(base))
     # The record comes last: a folder that has it is complete
-    write_record(output, data, options, max_length, metrics, calibration, command, str(base))
+    write_record(output, data, options, max_length, metrics, calibration, command, str(base), distil)

@@ -30,7 +30,7 @@ def soft_loss(student_BL: Tensor, teacher_BL: Tensor, task: Task, temperature: f
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor) -> Tensor:
     """Mean squared difference of hidden states (B, T, C) over text, per layer relative to the teacher's variance.
 
-    Both sequences are embeddings and then layers; with fewer student layers, the teacher's are taken evenly spaced.
+    With fewer layers in the student, the teacher's are taken evenly spaced.
     Raises `ValueError` when widths differ: then there is no difference to take.
     """
     if student[0].shape[-1] != teacher[0].shape[-1]:
@@ -38,8 +38,8 @@ def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: T
             f"hidden states of {student[0].shape[-1]} and {teacher[0].shape[-1]} channels cannot be compared: "
             "set hidden_weight to 0"
         )
-    matched = [teacher[layer] for layer in matched_layers(len(student) - 1, len(teacher) - 1)]
-    return layer_errors(student[1:], matched, mask_BT).mean()
+    matched = [teacher[layer - 1] for layer in matched_layers(len(student), len(teacher))]
+    return layer_errors(student, matched, mask_BT).mean()
 
 
 def matched_layers(student: int, teacher: int) -> list[int]:

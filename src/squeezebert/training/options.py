@@ -76,8 +76,15 @@ class DistilOptions:
     refit: bool = True
     """Before the first step, take over the teacher's head and embeddings and fit the matrices to it on the texts to
     train on: for a student that is squeezed, without a head of its own, and as large as its teacher was."""
+    cache_teacher: bool = False
+    """Run the teacher once over the texts before the first step, and keep what it makes of them in memory; pays from
+    the second epoch on."""
+    cache_gigabytes: float = 8.0
+    """Memory that `cache_teacher` may take for hidden states."""
 
     def __post_init__(self) -> None:
+        if not self.cache_gigabytes > 0:
+            raise OptionError(f"cache_gigabytes {self.cache_gigabytes}: expected more than 0")
         if not 0 <= self.alpha <= 1:
             raise OptionError(f"alpha {self.alpha}: expected a number from 0 to 1")
         if not self.temperature > 0:

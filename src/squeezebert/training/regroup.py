@@ -71,41 +71,71 @@ def find_orders(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Orders:
-    """Search orders for `groups` equal groups in attention and feed-forward network.
+    """Search orders for `groups` equal groups in attention and feed-forward network; `report` hears of progress."""
+    heads = model.config.num_attention_heads
+    whole_heads = heads % groups == 0
+    energies = block_energies(model, variances)
+    matrices: list[tuple[np.ndarray, str, str]] = []
+    for layer, (to_heads, to_inner, from_inner) in enumerate(energies):
+        if whole_heads:
+            matrices.append((to_heads, f"heads {layer}", "stream"))
+        matrices += [(to_inner, f"inner {layer}", "stream"), (from_inner, "stream", f"inner {layer}")]
+    found, energy = assign_groups(matrices, "stream", groups, seed, report)
+    kept = [_order(found[f"heads {layer}"]) if whole_heads else torch.arange(heads) for layer in range(len(energies))]
+    inner = [_order(found[f"inner {layer}"]) for layer in range(len(energies))]
+    return Orders(_order(found["stream"]), kept, inner, energy)
 
-    Channels, heads and inner channels are assigned to groups in turn, each exactly as well as the others allow (a
-    balanced assignment), from several random starts. `report` is told now and then how far it is.
+
+def block_energies(
+    model: SqueezeBertPreTrainedModel, variances: Any
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return each block's shares of energy: of its heads (H, C), of FFN2 (inner, C) and of FFN3 (C, inner).
+
+    Each matrix weighs as much as its outputs vary in all, so that none drowns another.
+    """
+    heads, C = model.config.num_attention_heads, model.config.hidden_size
+    found = []
+    for block in cast(Any, model.base_model).encoder.layers:
+        attention, up, down = block.attention, block.intermediate.conv1d, block.output.conv1d
+        parts = [_energy(m, variances[attention.query]) for m in (attention.query, attention.key, attention.value)]
+        to_heads = sum(part.reshape(heads, -1, C).sum(1) for part in parts)
+        found.append((to_heads, _energy(up, variances[up]), _energy(down, variances[down])))
+    return found
+
+
+def assign_groups(
+    matrices: Sequence[tuple[np.ndarray, str, str]],
+    last: str,
+    groups: int,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Search the groups of named sets of channels that keep most energy in the diagonal blocks of `matrices`.
+
+    `matrices` are energies (C_out, C_in) with the names of the sets that their rows and columns are; sets of one name
+    have one grouping. Each set is assigned in turn, exactly as well as the others allow (a balanced assignment), the
+    set `last` after all others, from several random starts. Returns group numbers by name, and the share of energy
+    that the blocks keep.
     """
     said = time.monotonic()
-    heads = model.config.num_attention_heads
-    C = model.config.hidden_size
-    whole_heads = heads % groups == 0
-    to_heads, to_inner, from_inner = [], [], []
-    for block in cast(Any, model.base_model).encoder.layers:
-        attention = block.attention
-        x = variances[attention.query]
-        # Each matrix weighs as much as its outputs vary in all, so that none drowns another
-        parts = [_energy(m, x) for m in (attention.query, attention.key, attention.value)]
-        to_heads.append(sum(part.reshape(heads, -1, C).sum(1) for part in parts))
-        to_inner.append(_energy(block.intermediate.conv1d, variances[block.intermediate.conv1d]))
-        from_inner.append(_energy(block.output.conv1d, variances[block.output.conv1d]))
+    sizes = {name: size for e, *names in matrices for name, size in zip(names, e.shape, strict=True)}
     random = np.random.default_rng(seed)
-    best: tuple[float, Any] | None = None
+    onto = np.eye(groups)
+    best: tuple[float, dict[str, np.ndarray]] | None = None
     for start in range(STARTS):
-        stream = random.permutation(np.arange(C) % groups)
+        sets = {name: random.permutation(np.arange(size) % groups) for name, size in sorted(sizes.items())}
         kept = -1.0
         for round_ in range(ROUNDS):
             began = time.monotonic()
-            onto = np.eye(groups)[stream]
-            head_groups = [_assign(e @ onto) if whole_heads else np.arange(heads) * groups // heads for e in to_heads]
-            inner_groups = [_assign(up @ onto + down.T @ onto) for up, down in zip(to_inner, from_inner, strict=True)]
-            scores = np.zeros((C, groups))
-            for e, up, down, h, j in zip(to_heads, to_inner, from_inner, head_groups, inner_groups, strict=True):
-                if whole_heads:
-                    scores += e.T @ np.eye(groups)[h]
-                scores += up.T @ np.eye(groups)[j] + down @ np.eye(groups)[j]
-            stream = _assign(scores)
-            now = float(scores[np.arange(C), stream].sum())
+            for name in sorted(sizes, key=lambda name: name == last):
+                scores = np.zeros((sizes[name], groups))
+                for e, rows, columns in matrices:
+                    if rows == name:
+                        scores += e @ onto[sets[columns]]
+                    if columns == name:
+                        scores += e.T @ onto[sets[rows]]
+                sets[name] = _assign(scores)
+            now = sum(float(((e @ onto[sets[c]]) * onto[sets[r]]).sum()) for e, r, c in matrices)
             ended = time.monotonic()
             if ended - said > 10:
                 said, left = ended, (STARTS - start) * ROUNDS - round_ - 1
@@ -113,15 +143,11 @@ def find_orders(
                 report(f"order of channels: {place}, at most {left * (ended - began):.0f} s left")
             if now <= kept * (1 + 1e-3):
                 break
-            kept, found = now, (stream, head_groups, inner_groups)
+            kept, found = now, dict(sets)
         if best is None or kept > best[0]:
             best = kept, found
     assert best is not None
-    energy = sum(float(e.sum()) for part in (to_inner, from_inner, to_heads if whole_heads else []) for e in part)
-    stream, head_groups, inner_groups = best[1]
-    return Orders(
-        _order(stream), [_order(h) for h in head_groups], [_order(j) for j in inner_groups], best[0] / energy
-    )
+    return best[1], best[0] / sum(float(e.sum()) for e, *_ in matrices)
 
 
 @torch.no_grad()
@@ -160,20 +186,27 @@ def align(teacher: Any, student: SqueezeBertPreTrainedModel) -> Any:
 
     Raises `ValueError` for a teacher of other classes than ours, whose channels cannot be reordered.
     """
-    wanted = student.config.channel_order
-    here = getattr(teacher.config, "channel_order", None)
-    if wanted == here or teacher.config.hidden_size != student.config.hidden_size:
+    stream = stream_order(teacher, student)
+    if stream is None:
         return teacher
     if not isinstance(teacher, SqueezeBertPreTrainedModel):
         raise ValueError(
             f"the student's channels are in another order than those of this {type(teacher).__name__}: "
             "load the teacher with squeezebert's classes"
         )
-    C, H, layers = student.config.hidden_size, teacher.config.num_attention_heads, teacher.config.num_hidden_layers
-    place = {channel: i for i, channel in enumerate(here or range(C))}
-    stream = torch.tensor([place[channel] for channel in wanted or range(C)])
+    H, layers = teacher.config.num_attention_heads, teacher.config.num_hidden_layers
     inner = torch.arange(teacher.config.intermediate_size)
     return reorder(teacher, Orders(stream, [torch.arange(H)] * layers, [inner] * layers, 0.0))
+
+
+def stream_order(teacher: Any, student: SqueezeBertPreTrainedModel) -> Tensor | None:
+    """Return which of the teacher's channels each of the student's is, (C,); None where they are in one order."""
+    wanted, here = student.config.channel_order, getattr(teacher.config, "channel_order", None)
+    C = student.config.hidden_size
+    if wanted == here or teacher.config.hidden_size != C:
+        return None
+    place = {channel: i for i, channel in enumerate(here or range(C))}
+    return torch.tensor([place[channel] for channel in wanted or range(C)])
 
 
 def _reorder_head(model: Any, s: Tensor) -> None:

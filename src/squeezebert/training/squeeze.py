@@ -27,6 +27,7 @@ from squeezebert.training.shapes import describe_shape
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
 Shape = Mapping[str, Any]
+Fitter = Callable[[Sequence[Moments], Sequence[Tensor], Sequence[GroupedLinear], float, Any], float]
 
 # Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
 RIDGE = 1e-2
@@ -113,6 +114,7 @@ def convert(
     ridge: float = RIDGE,
     prior: SqueezeBertPreTrainedModel | None = None,
     corrects: bool = True,
+    fitter: Fitter | None = None,
     report: Callable[[MatrixError], None] = lambda error: None,
 ) -> Model:
     """Return a copy of a dense model in `shape` whose matrices are fitted to what the model computes on `batches`.
@@ -120,7 +122,9 @@ def convert(
     `batches` are token ids, attention masks and token types, (B, T) each. Dense matrices are fitted as well: they
     correct what squeezed ones before them lost. Fits are drawn towards the dense model's weights by `ridge`, or
     towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too. Without `corrects`,
-    each matrix is fitted on the dense model's own inputs instead of the squeezed one's.
+    each matrix is fitted on the dense model's own inputs instead of the squeezed one's. `fitter` writes the weights of
+    matrices that read one input, from their moments, priors and the ridge, and returns their error: `fit_shapes` by
+    default.
     Raises what `new_student` raises, and `ValueError` without text.
     """
     student = new_student(model, shape)
@@ -129,7 +133,7 @@ def convert(
     if prior is not None:
         norms = {name: value for name, value in prior.base_model.state_dict().items() if ".layernorm." in name}
         student.base_model.load_state_dict(norms, strict=False)
-    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, corrects)
+    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, fitter or fit_shapes, corrects)
     for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
         for error in calibration.fit_block(old, new, near, layer, ridge):
             report(error)
@@ -203,12 +207,18 @@ class Calibration:
     """Where there is text and no padding, bool (B, T)."""
     masks: list[Tensor | None]
     """Attention masks as the attention takes them."""
+    fitter: Fitter
+    """What writes the weights of matrices that read one input, and returns their error."""
     corrects: bool = True
     """Whether the squeezed model's states are its own, so that later matrices correct earlier ones."""
 
     @classmethod
     def of(
-        cls, encoder: SqueezeBertModel, batches: Iterable[tuple[Tensor, Tensor, Tensor]], corrects: bool = True
+        cls,
+        encoder: SqueezeBertModel,
+        batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+        fitter: Fitter,
+        corrects: bool = True,
     ) -> Calibration:
         """Embed the text: up to there both models are the same. Raises `ValueError` when there is none."""
         embeddings = encoder.embeddings
@@ -222,7 +232,7 @@ class Calibration:
         embeddings.train(training)
         if not any(bool(rows.any()) for rows in text):
             raise ValueError("no text to calibrate on")
-        return cls(states, list(states), text, masks, corrects)
+        return cls(states, list(states), text, masks, fitter, corrects)
 
     def fit_block(self, old: Any, new: Any, near: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
         """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs.
@@ -238,7 +248,7 @@ class Calibration:
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             for m, source in zip(moments, sources, strict=True):
                 m.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "qkv", _fit(moments, priors[0], targets, ridge, shared))
+        yield MatrixError(layer, "qkv", self.fitter(moments, priors[0], targets, ridge, shared))
 
         def contexts(i: int) -> tuple[Tensor, Tensor]:
             mask = self.masks[i]
@@ -252,7 +262,7 @@ class Calibration:
         moment = Moments(source.in_features, source.out_features)
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             moment.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "intermediate", _fit([moment], priors[2], [target], ridge, None))
+        yield MatrixError(layer, "intermediate", self.fitter([moment], priors[2], [target], ridge, None))
 
         def wide(i: int) -> tuple[Tensor, Tensor]:
             return old.intermediate(self.taught[i]), (new if self.corrects else old).intermediate(self.own[i])
@@ -275,7 +285,7 @@ class Calibration:
         for i, text in enumerate(self.text):
             theirs, mine = inputs(i)
             moment.add(mine[text], (old.conv1d(theirs) + self.taught[i] - self.own[i])[text])
-        error = _fit([moment], priors, [new.conv1d], ridge, None)
+        error = self.fitter([moment], priors, [new.conv1d], ridge, None)
         for i in range(len(self.text)):
             theirs, mine = inputs(i)
             self.taught[i] = old(theirs, self.taught[i])
@@ -283,14 +293,17 @@ class Calibration:
         return error
 
 
-def _fit(
+def fit_shapes(
     moments: Sequence[Moments],
     priors: Sequence[Tensor],
     targets: Sequence[GroupedLinear],
     ridge: float,
     shared: Any,
 ) -> float:
-    """Fit `targets` and write their weights; `shared` is the module that holds their common first factor, or None."""
+    """Fit `targets`, write their weights and return their error relative to the variance of what is wanted.
+
+    `shared` is the module that holds their common first factor, or None.
+    """
     wanted = [m.target(prior, ridge) for m, prior in zip(moments, priors, strict=True)]
     fitted = fit(wanted, [(t.groups, t.rank) for t in targets], shared=shared is not None)
     lost = total = 0.0

@@ -20,7 +20,8 @@ from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
 from squeezebert.training.losses import hidden_loss, soft_loss
 from squeezebert.training.options import DistilOptions
-from squeezebert.training.regroup import align
+from squeezebert.training.regroup import align, stream_order
+from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.units import Units
 
 Report = Callable[[str], None]
@@ -61,17 +62,38 @@ class DistilTrainer(ClassifierTrainer):
     """A Trainer whose model also learns from `teacher`, a model of the same labels that is not trained.
 
     Training loss: alpha * soft + (1 - alpha) * hard, plus `hidden_weight` times the hidden-state loss.
-    Evaluation is that of the labels alone.
+    Evaluation is that of the labels alone. With `taught`, what the teacher makes of the texts is looked up there, by
+    the number of a text in its batch (`row`).
     """
 
     def __init__(
-        self, *args: Any, teacher: nn.Module, distil: DistilOptions, task: Task, units: Units, **kwargs: Any
+        self,
+        *args: Any,
+        teacher: nn.Module,
+        distil: DistilOptions,
+        task: Task,
+        units: Units,
+        taught: TaughtTexts | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if distil.hidden_weight:
+        self.taught, self.order = taught, None
+        if taught is not None:
+            self.order = stream_order(teacher, cast(Any, self.model))
+        elif distil.hidden_weight:
             teacher = align(teacher, cast(Any, self.model))
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self.distil, self.task, self.units = distil, task, units
+
+    def _teach(self, inputs: dict[str, Any], row: Tensor | None, hidden: bool) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's answers to a batch, and the states of its layers where they are learned."""
+        if self.taught is not None and row is not None:
+            return self.taught.look_up(row, inputs["attention_mask"], self.order)
+        with torch.inference_mode():
+            features = {name: value for name, value in inputs.items() if name != "labels"}
+            taught = self.teacher(**features, output_hidden_states=hidden)
+        states = taught.hidden_states[1:] if hidden else ()
+        return taught.logits.clone(), [state.clone() for state in states]  # out of inference mode
 
     def compute_loss(
         self,
@@ -82,18 +104,17 @@ class DistilTrainer(ClassifierTrainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """Return the loss of one batch, and the student's outputs where they are asked for."""
         hidden = self.distil.hidden_weight > 0 and model.training
+        row = inputs.get("row")
+        inputs = {name: value for name, value in inputs.items() if name != "row"}
         outputs = model(**inputs, output_hidden_states=hidden)
         loss: Tensor = outputs.loss
         if model.training:
-            with torch.inference_mode():
-                features = {name: value for name, value in inputs.items() if name != "labels"}
-                taught = self.teacher(**features, output_hidden_states=hidden)
-            answers = self.units.to_standard(taught.logits.clone())
+            answers, states = self._teach(inputs, row, hidden)
+            answers = self.units.to_standard(answers)
             soft = soft_loss(outputs.logits, answers, self.task, self.distil.temperature)
             loss = self.distil.alpha * soft + (1 - self.distil.alpha) * loss
             if hidden:
-                states = [state.clone() for state in taught.hidden_states]  # out of inference mode
-                difference = hidden_loss(outputs.hidden_states, states, inputs["attention_mask"])
+                difference = hidden_loss(outputs.hidden_states[1:], states, inputs["attention_mask"])
                 loss = loss + self.distil.hidden_weight * difference
         if not return_outputs:
             return loss
