@@ -2,6 +2,7 @@
 
 python benchmarks/squeeze.py teachers   --work DIR [--tasks CoLA,...] [--rates 3e-5,1e-4,2e-4]
 python benchmarks/squeeze.py conversion --work DIR [--tasks SST-2,banking77,...]
+python benchmarks/squeeze.py groupings  --work DIR [--tasks SST-2]
 python benchmarks/squeeze.py ablation   --work DIR [--tasks CoLA,SST-2,STS-B]
 python benchmarks/squeeze.py retention  --work DIR --settings NAME[=GENERAL],... [--seeds 1,2,3]
 
@@ -14,6 +15,7 @@ three large tasks are samples, and say so. Teachers and students keep the best o
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shlex
 import shutil
@@ -41,7 +43,7 @@ from squeezebert.training.finetune import finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, find_orders, input_variances, reorder
 from squeezebert.training.rescore import predict_logits
-from squeezebert.training.shapes import best_shape, describe_shape, paper_shape
+from squeezebert.training.shapes import best_shape, paper_shape
 from squeezebert.training.squeeze import calibration_texts, refit, squeeze
 from squeezebert.training.taught import TaughtTexts
 
@@ -134,6 +136,7 @@ def teachers(tasks: list[Task], runs: Runs, rates: list[float], precision: Preci
                         batch_size=32,
                         max_length=MAX_LENGTH,
                         metric=task.metric,
+                        freeze_embeddings=True,  # their optimiser step costs as much as a small batch
                         patience=0,
                         save_every=1100,
                         precision=precision,
@@ -173,32 +176,40 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def conversion(tasks: list[Task], runs: Runs) -> Iterator[dict[str, Any]]:
+    """Score and error straight after each conversion."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for task in tasks:
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
-
-        def make(shape: str, way: str, convert: Any, fields: Any) -> dict[str, Any]:
-            def run() -> dict[str, Any]:
-                student, about = convert()
-                found = {"score": evaluate(task, student, tokenizer), "error": state_error(teacher, student, batches)}  # noqa: B023
-                return {"shape": shape, "conversion": way, "fields": describe_shape(fields), **found, **about}
-
-            made = runs.cell("conversion", f"{task.name} {shape} {way}", run)  # noqa: B023
-            return made | {"task": task.name, "teacher": cell["score"]}  # noqa: B023
-
         for name, shape in SHAPES.items():
             for way, convert in CONVERSIONS.items():
                 if way.startswith("regrouped") and not shape["q_groups"]:
                     continue
-                yield make(name, way, lambda c=convert, s=shape: (c(teacher, s, batches), {}), shape)  # noqa: B023
+
+                def run(convert: Any = convert, shape: Any = shape) -> dict[str, Any]:
+                    student = convert(teacher, shape, batches)  # noqa: B023
+                    error = state_error(teacher, student, batches)  # noqa: B023
+                    return {"score": evaluate(task, student, tokenizer), "error": error}  # noqa: B023
+
+                made = runs.cell("conversion", f"{task.name} {name} {way}", run)
+                yield made | {"task": task.name, "teacher": cell["score"], "shape": name, "conversion": way}
+
+
+def groupings(tasks: list[Task], runs: Runs) -> Iterator[dict[str, Any]]:
+    """What freer groupings than one order for all layers could buy at groups = 4, were gathers free."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    for task in tasks:
+        teacher, cell = teacher_of(task, runs)
+        batches = calibration(task, tokenizer)
         for grouping in GROUPINGS:
 
-            def free(grouping: str = grouping) -> tuple[Any, dict[str, Any]]:
+            def run(grouping: str = grouping) -> dict[str, Any]:
                 student, energy = regroup_freely(teacher, grouping, 4, batches)  # noqa: B023
-                return student, {"energy": energy}
+                error = state_error(teacher, student, batches)  # noqa: B023
+                return {"energy": energy, "score": evaluate(task, student, tokenizer), "error": error}  # noqa: B023
 
-            yield make("groups 4", f"gathers for free: {grouping}", free, SHAPES["groups 4"])
+            made = runs.cell("groupings", f"{task.name} {grouping}", run)
+            yield made | {"task": task.name, "teacher": cell["score"], "grouping": grouping}
 
 
 @torch.no_grad()
@@ -250,6 +261,17 @@ def heal(
     return {"score": 100 * result.metrics[task.metric], "steps": result.steps, **recipe}
 
 
+class Begun:
+    """A student at its start, made when the first run asks for it, for all runs from there."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.made = make, None
+
+    def student(self) -> Any:
+        self.made = self.made or self.make()
+        return copy.deepcopy(self.made)
+
+
 def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]) -> Iterator[dict[str, Any]]:
     """Conversion x healing budget x shape, with the controls at equal multiply-adds or latency."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
@@ -268,14 +290,15 @@ def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
         for shape_name, way, start in starts:
+            begun = Begun(lambda start=start: start(teacher, batches))  # noqa: B023
             for budget in budgets:
                 for seed in seeds:
 
-                    def run(start: Any = start, budget: int = budget, seed: int = seed) -> dict[str, Any]:
-                        student = start(teacher, batches)  # noqa: B023
-                        before = evaluate(task, student, tokenizer)  # noqa: B023
+                    def run(begun: Begun = begun, budget: int = budget, seed: int = seed) -> dict[str, Any]:
+                        before = evaluate(task, begun.student(), tokenizer)  # noqa: B023
                         folder = runs.work / f"healing-{task.name}"  # noqa: B023
-                        found = heal(task, teacher, student, folder, tokens=budget, seed=seed, rate=2e-4)  # noqa: B023
+                        told = {"tokens": budget, "seed": seed, "rate": 2e-4}
+                        found = heal(task, teacher, begun.student(), folder, **told)  # noqa: B023
                         return {"start": before, "seed": seed, **found}
 
                     made = runs.cell("ablation", f"{task.name} {shape_name} {way} {budget} {seed}", run)
@@ -292,20 +315,22 @@ def retention(
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
         for setting, general in settings.items():
+
+            def start(setting: str = setting, general: str = general) -> Any:
+                if general:
+                    return refit(SqueezeBertModel.from_pretrained(general).eval(), teacher, batches)  # noqa: B023
+                shape = SHAPES[setting]
+                way = REGROUPED if shape["q_groups"] > 1 else "fit on own inputs"
+                return CONVERSIONS[way](teacher, shape, batches)  # noqa: B023
+
+            begun = Begun(start)
             for seed in seeds:
 
-                def run(setting: str = setting, general: str = general, seed: int = seed) -> dict[str, Any]:
-                    if general:
-                        base = SqueezeBertModel.from_pretrained(general).eval()
-                        student = refit(base, teacher, batches)  # noqa: B023
-                    else:
-                        shape = SHAPES[setting]
-                        way = REGROUPED if shape["q_groups"] > 1 else "fit on own inputs"
-                        student = CONVERSIONS[way](teacher, shape, batches)  # noqa: B023
-                    before = evaluate(task, student, tokenizer)  # noqa: B023
+                def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
+                    before = evaluate(task, begun.student(), tokenizer)  # noqa: B023
                     folder = runs.work / f"healing-{task.name}"  # noqa: B023
                     told = {"tokens": budget, "seed": seed, "rate": rate, "alpha": alpha}
-                    found = heal(task, teacher, student, folder, **told)  # noqa: B023
+                    found = heal(task, teacher, begun.student(), folder, **told)  # noqa: B023
                     return {"start": before, "seed": seed, **found}
 
                 where = Path(general).name if general else "direct"
@@ -317,7 +342,7 @@ def retention(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("teachers", "conversion", "ablation", "retention"))
+    parser.add_argument("part", choices=("teachers", "conversion", "groupings", "ablation", "retention"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tasks", default="SST-2,CoLA,STS-B,RTE,QNLI,QQP,MNLI")
@@ -342,6 +367,8 @@ def main() -> None:
         made = teachers(tasks, runs, [float(rate) for rate in options.rates.split(",")], options.precision)
     elif options.part == "conversion":
         made = conversion(tasks, runs)
+    elif options.part == "groupings":
+        made = groupings(tasks, runs)
     elif options.part == "ablation":
         made = ablation(tasks, runs, seeds, budgets)
     else:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +75,73 @@ def squeeze_latency_table(record: dict[str, Any]) -> str:
 
 
 def squeeze_conversion_table(record: dict[str, Any]) -> str:
+    lines = _by_task(record, ("shape", "conversion"), lambda cells: f"{cells[0]['score']:.1f}")
+    return "\n".join([*lines, "", _told(record)])
+
+
+def squeeze_groupings_table(record: dict[str, Any]) -> str:
+    def show(cells: list[dict[str, Any]]) -> str:
+        return f"{cells[0]['score']:.1f} (energy {cells[0]['energy']:.0%}, error {cells[0]['error']:.3f})"
+
+    return "\n".join([*_by_task(record, ("grouping",), show), "", _told(record)])
+
+
+def squeeze_ablation_table(record: dict[str, Any]) -> str:
+    budgets = sorted({cell["tokens"] for cell in record["cells"]})
+
+    def show(cells: list[dict[str, Any]]) -> str:
+        healed = (spread([c["score"] for c in cells if c["tokens"] == budget]) for budget in budgets)
+        return " / ".join([f"{cells[0]['start']:.1f}", *healed])
+
+    what = "score straight after conversion" + "".join(f" / after {budget:,} tokens" for budget in budgets)
+    return "\n".join([*_by_task(record, ("shape", "conversion"), show), "", f"Each cell: {what}. {_told(record)}"])
+
+
+def squeeze_retention_table(record: dict[str, Any]) -> str:
+    """Teachers' and students' scores by task; what is kept is the ratio of the means over the tasks shown."""
     tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
-    lines = ["| shape | conversion | " + " | ".join(tasks) + " |", "|---|---|" + "---:|" * len(tasks)]
-    found = {(cell["shape"], cell["conversion"], cell["task"]): cell for cell in record["cells"]}
     teachers = {cell["task"]: cell["teacher"] for cell in record["cells"]}
-    lines.append("| dense teacher | | " + " | ".join(f"{teachers[task]:.1f}" for task in tasks) + " |")
-    for shape, way in dict.fromkeys((cell["shape"], cell["conversion"]) for cell in record["cells"]):
-        scores = (f"{found[shape, way, task]['score']:.1f}" for task in tasks)
-        lines.append(f"| {shape} | {way} | " + " | ".join(scores) + " |")
-    lines += ["", f"`{record['command']}`. {made_on(record)}"]
-    return "\n".join(lines)
+    lines = ["| setting | " + " | ".join(tasks) + " | mean | kept |", "|---|" + "---:|" * (len(tasks) + 2)]
+    mean = statistics.mean(teachers.values())
+    lines.append("| dense teacher | " + " | ".join(f"{teachers[t]:.1f}" for t in tasks) + f" | {mean:.1f} | |")
+    for setting, general in dict.fromkeys((cell["setting"], cell["general"]) for cell in record["cells"]):
+        mine = [cell for cell in record["cells"] if (cell["setting"], cell["general"]) == (setting, general)]
+        scores = {t: [cell["score"] for cell in mine if cell["task"] == t] for t in tasks}
+        name = f"{setting}, from {general}" if general != "direct" else setting
+        if not all(scores.values()):
+            shown, both = [spread(found) if found else "" for found in scores.values()], ["", ""]
+        else:
+            own = statistics.mean(statistics.mean(found) for found in scores.values())
+            shown, both = [spread(found) for found in scores.values()], [f"{own:.1f}", f"{own / mean:.1%}"]
+        lines.append(f"| {name} | " + " | ".join([*shown, *both]) + " |")
+    return "\n".join([*lines, "", _told(record)])
+
+
+def spread(scores: list[float]) -> str:
+    """The mean of several seeds' scores and their standard deviation."""
+    if len(scores) == 1:
+        return f"{scores[0]:.1f}"
+    return f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}"
+
+
+def _by_task(record: dict[str, Any], names: tuple[str, ...], show: Callable[[list[dict[str, Any]]], str]) -> list[str]:
+    """A column a task, a row for each combination of what `names` say of a cell."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
+    lines = [f"| {' | '.join([*names, *tasks])} |", "|" + "---|" * len(names) + "---:|" * len(tasks)]
+    teachers = {cell["task"]: cell["teacher"] for cell in record["cells"]}
+    blank = [""] * (len(names) - 1)
+    lines.append(f"| {' | '.join(['dense teacher', *blank, *(f'{teachers[task]:.1f}' for task in tasks)])} |")
+    for key in dict.fromkeys(tuple(cell[name] for name in names) for cell in record["cells"]):
+        mine = [cell for cell in record["cells"] if tuple(cell[name] for name in names) == key]
+        found = [[cell for cell in mine if cell["task"] == task] for task in tasks]
+        lines.append(f"| {' | '.join([*key, *(show(cells) if cells else '' for cells in found)])} |")
+    return lines
+
+
+def _told(record: dict[str, Any]) -> str:
+    """Where each task's cells come from."""
+    commands = dict.fromkeys((told["command"], made_on(told)) for told in record["tasks"].values())
+    return " ".join(f"`{command}`. {made}" for command, made in commands)
 
 
 def made_on(record: dict[str, Any]) -> str:
@@ -99,6 +158,9 @@ TABLES = {
     "train_block": train_block_table,
     "squeeze_latency": squeeze_latency_table,
     "squeeze_conversion": squeeze_conversion_table,
+    "squeeze_groupings": squeeze_groupings_table,
+    "squeeze_ablation": squeeze_ablation_table,
+    "squeeze_retention": squeeze_retention_table,
 }
 
 

@@ -322,7 +322,8 @@ def test_checkpoints_that_are_not_whole_are_refused(base, text, tmp_path, capsys
 def test_a_squeezed_model_is_not_squeezed_again(base, text, tmp_path, capsys):
     assert run(base, "--text", text, "--output", tmp_path / "out", "--groups", 2, "--no-heal") == 0
     line = refused(capsys, tmp_path / "out", "--text", text, "--output", tmp_path / "again", "--groups", 2)
-    assert "it is squeezed already (q_groups = 2): squeeze the dense model it was made from" in line
+    shape = "q_groups 2, k_groups 2, v_groups 2, intermediate_groups 2, output_groups 2"
+    assert f"it is squeezed already ({shape}): squeeze the dense model it was made from" in line
 
 
 # --- where it is written -----------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from transformers.utils import logging
 import squeezebert.model as models
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import bert
-from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS, model_kind
+from squeezebert.model.configuration import model_kind
 from squeezebert.training.finetune import load_tokenizer
 from squeezebert.training.runs import first_line
+from squeezebert.training.shapes import describe_shape
+from squeezebert.training.squeeze import is_dense, shape_of
 
 Report = Callable[[str], None]
 # The heads that a checkpoint may come with, by the end of its architecture's name
@@ -72,13 +74,9 @@ def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
     if lost:
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise FolderError(f"{checkpoint}: its weights lack {shown} in the size that config.json says")
-    config = model.config
-    for field in (*GROUP_FIELDS, *RANK_FIELDS):
-        value, dense = getattr(config, field), int(field in GROUP_FIELDS)
-        if any(number != dense for number in (value if isinstance(value, list) else [value])):
-            raise OptionError(
-                f"{checkpoint}: it is squeezed already ({field} = {value}): squeeze the dense model it was made from"
-            )
+    if not is_dense(model.config):
+        shape = describe_shape(shape_of(model.config))
+        raise OptionError(f"{checkpoint}: it is squeezed already ({shape}): squeeze the dense model it was made from")
     for line in _told_of(name, kind, absent):
         report(f"{checkpoint}: {line}")
     return model

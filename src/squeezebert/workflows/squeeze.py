@@ -26,6 +26,7 @@ from transformers.utils import logging
 from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import OptionError, SqueezeBertError, TableError
+from squeezebert.files.lock import only_run
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.dense import load_dense, matching_tokenizer
 from squeezebert.training.general import LOG, check_fit, distil_general
@@ -60,17 +61,18 @@ def squeeze_checkpoint(
     """
     logging.disable_progress_bar()
     workshop = Workshop.beside(places)
-    finished = workshop.finished(command)
-    if finished is not None:
-        return summary(Path(places.output), finished)
-    workshop.check_output(places.overwrite)
-    try:
-        record = _squeeze(places, shape_options, healing, command, workshop, report)
-    except SqueezeBertError:
-        workshop.give_up()
-        raise
-    workshop.clear()
-    return summary(Path(places.output), record)
+    with only_run(places.output):
+        finished = workshop.finished(command)
+        if finished is not None:
+            return summary(Path(places.output), finished)
+        workshop.check_output(places.overwrite)
+        try:
+            record = _squeeze(places, shape_options, healing, command, workshop, report)
+        except SqueezeBertError:
+            workshop.give_up()
+            raise
+        workshop.clear()
+        return summary(Path(places.output), record)
 
 
 def _squeeze(

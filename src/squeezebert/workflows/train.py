@@ -11,6 +11,7 @@ from transformers.utils import logging
 from squeezebert.data.examples import DataReport, LabelledData, load_labelled
 from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.lock import only_run
 from squeezebert.model import SqueezeBertConfig
 from squeezebert.training.finetune import FinetuneResult, finetune, load_task_teacher, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
@@ -34,9 +35,10 @@ def train_table(
     data = load_labelled(places.data, data_options)
     for line in describe(data):
         report(line)
-    result = finetune(
-        data, places.base, Path(places.output), options, overwrite=places.overwrite, command=command, report=report
-    )
+    with only_run(places.output):
+        result = finetune(
+            data, places.base, Path(places.output), options, overwrite=places.overwrite, command=command, report=report
+        )
     return summary(result)
 
 
@@ -68,17 +70,18 @@ def distil_table(
     positions = teacher.config.max_position_embeddings
     if min(options.max_length, student.max_position_embeddings) > positions:
         raise OptionError(f"--max-length {options.max_length}: the teacher reads {positions} tokens at most")
-    result = finetune(
-        data,
-        places.base,
-        Path(places.output),
-        options,
-        teacher=teacher,
-        distil=distilling,
-        overwrite=places.overwrite,
-        command=command,
-        report=report,
-    )
+    with only_run(places.output):
+        result = finetune(
+            data,
+            places.base,
+            Path(places.output),
+            options,
+            teacher=teacher,
+            distil=distilling,
+            overwrite=places.overwrite,
+            command=command,
+            report=report,
+        )
     return summary(result)
 
 

@@ -1,0 +1,39 @@
+"""An output folder in, the right to be the only run on this machine that writes it out. Serves the verbs that train."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from squeezebert.files.errors import FolderError
+
+
+@contextmanager
+def only_run(output: str | Path) -> Iterator[None]:
+    """Run a block as the only one that writes `output`; the system ends the right with the process, killed or not.
+
+    The lock lies with the temporary files, so that an output stays empty until there is something to write. Of the
+    processes of one launch, the first takes it for all. Raises `FolderError` when another run has it.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    place = hashlib.sha256(os.fsencode(Path(output).resolve())).hexdigest()[:24]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"squeezebert-{user}-{place}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FolderError(
+            f"{output}: another run is writing it: wait until that has ended, or choose another --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
