@@ -1,4 +1,4 @@
-"""An output folder in, the right to be the only run on this machine that writes it out. Serves the verbs that train."""
+"""An output folder in; the right to be the only run on this machine that writes it, out. Serves what takes long."""
 
 from __future__ import annotations
 
