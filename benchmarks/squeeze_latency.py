@@ -16,22 +16,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from squeeze_controls import SHAPES
+
 from squeezebert.benchmark.baselines import write_baseline, write_usual
 from squeezebert.benchmark.latency import TimedFile, measure_latency
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig
 from squeezebert.model.configuration import GROUP_FIELDS
-from squeezebert.training.shapes import best_shape, describe_shape, paper_shape
+from squeezebert.training.shapes import describe_shape
 
 BASELINE = "dense, exported the usual way"
 SIZES = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-SHAPES: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "dense, our graph": {},
-    "groups 2": paper_shape(2),
-    "groups 4": paper_shape(4),
-    "groups 8": paper_shape(8),
-    "groups 4 + rank 32": paper_shape(4, 32),
-    "low rank": best_shape(384),
+    **SHAPES,
     "2 of 6 layers": {"num_hidden_layers": 2},
     "3 of 6 layers": {"num_hidden_layers": 3},
     "FFN 256 wide": {"intermediate_size": 256},
@@ -50,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files: dict[str, dict[str, TimedFile]] = {BASELINE: write_usual(config({}), Path(folder) / "usual")}
-        for name, shape in SHAPES.items():
+        for name, shape in MODELS.items():
             files[name] = write_baseline(config(shape), Path(folder) / name.replace(" ", "_"))
         flat = {f"{name} {precision}": file for name, both in files.items() for precision, file in both.items()}
         timings = {
@@ -66,7 +64,7 @@ def main() -> None:
                 "precision": precision,
                 "megabytes": megabytes[f"{name} {precision}"],
             }
-            row["fields"] = describe_shape(SHAPES.get(name, {}))
+            row["fields"] = describe_shape(MODELS.get(name, {}))
             for way, found in timings.items():
                 reference, own = found[f"{BASELINE} {precision}"], found[f"{name} {precision}"]
                 row[way] = {

@@ -1,0 +1,89 @@
+"""Draw the pictures of docs/ from the recorded results.
+
+python benchmarks/plots.py     writes docs/images/squeeze_tradeoff.svg and, once recorded, squeeze_hours.svg
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+IMAGES = ROOT / "docs" / "images"
+STYLE = {"svg.fonttype": "path", "svg.hashsalt": "squeezebert", "font.size": 10}
+
+
+def kept(cells: list[dict[str, Any]]) -> float:
+    """Mean score of students over tasks as a share of their teachers', in per cent."""
+    teachers = {cell["task"]: cell["teacher"] for cell in cells}
+    own = {task: statistics.mean(c["score"] for c in cells if c["task"] == task) for task in teachers}
+    return 100 * statistics.mean(own.values()) / statistics.mean(teachers.values())
+
+
+def draw_tradeoff(ablation: dict[str, Any], latency: dict[str, Any]) -> Any:
+    """What each shape keeps after the larger budget against how much faster it is, fp32 and int8 beside each other."""
+    budget = max(cell["tokens"] for cell in ablation["cells"])
+    shapes: dict[str, list[dict[str, Any]]] = {}
+    for cell in ablation["cells"]:
+        if cell["tokens"] == budget and cell["conversion"] != "slices":
+            shapes.setdefault(cell["shape"], []).append(cell)
+    tasks = list(ablation["tasks"])
+    figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", sharey=True)
+    for axes, precision in zip(both, ("fp32", "int8"), strict=True):
+        faster = {r["shape"]: r["bursts"]["128"]["ratio"] for r in latency["rows"] if r["precision"] == precision}
+        for shape, cells in shapes.items():
+            control = cells[0]["conversion"] == "control"
+            x, y = faster[shape], kept(cells)
+            axes.plot(x, y, "s" if control else "o", color="C7" if control else "C0")
+            axes.annotate(shape, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.set_title(precision)
+        axes.set_xlabel(f"times as fast as the {latency['baseline']}, 128 tokens")
+        axes.grid(alpha=0.25)
+        axes.margins(x=0.2, y=0.1)
+    both[0].set_ylabel(f"kept of the teacher's mean score, %\n({', '.join(tasks)}; {budget:,} tokens a task)")
+    return figure
+
+
+def draw_hours(retention: dict[str, Any]) -> Any:
+    """What students keep against the hours that they learned on unlabelled text before their tasks."""
+    figure, axes = pyplot.subplots(figsize=(7.6, 4.4), layout="constrained")
+    for setting in dict.fromkeys(cell["setting"] for cell in retention["cells"]):
+        mine = [cell for cell in retention["cells"] if cell["setting"] == setting]
+        hours = sorted({cell["hours"] for cell in mine})
+        shared = set.intersection(*({c["task"] for c in mine if c["hours"] == hour} for hour in hours))
+        ys = [kept([c for c in mine if c["hours"] == hour and c["task"] in shared]) for hour in hours]
+        axes.plot(hours, ys, "o-", label=f"{setting} ({', '.join(sorted(shared))})")
+    axes.set_xlabel("hours of learning on unlabelled text, 2 cores")
+    axes.set_ylabel("kept of the teacher's mean score, %")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def main() -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with pyplot.rc_context(STYLE):
+        figures = {"squeeze_tradeoff": draw_tradeoff(read("squeeze_ablation"), read("squeeze_latency"))}
+        if (RESULTS / "squeeze_retention.json").exists():
+            figures["squeeze_hours"] = draw_hours(read("squeeze_retention"))
+        for name, figure in figures.items():
+            figure.savefig(IMAGES / f"{name}.svg", format="svg", metadata={"Date": None})
+            pyplot.close(figure)
+            print(f"written: {name}.svg")
+
+
+if __name__ == "__main__":
+    main()
