@@ -175,7 +175,8 @@ def conversion(tasks: list[Task], runs: Runs) -> Iterator[dict[str, Any]]:
     for task in tasks:
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
-        for name, shape in SHAPES.items():
+        for name in ("groups 4", "groups 4 + rank 32", "low rank"):
+            shape = SHAPES[name]
             for way, convert in CONVERSIONS.items():
                 if way.startswith("regrouped") and not shape["q_groups"]:
                     continue
@@ -272,7 +273,8 @@ def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]
     starts: list[tuple[str, str, Callable[[Any, Any], Any]]] = []
     for name, shape in SHAPES.items():
         blocks = shape["q_groups"] > 0 and not shape.get("q_rank")
-        for way in ("slices", REGROUPED if blocks else "fit on own inputs"):
+        # Smaller ranks say how little is enough; how to start from them, the larger say
+        for way in ("slices", REGROUPED if blocks else "fit on own inputs")[int(", " in name) :]:
             make = CONVERSIONS[way]
             starts.append((name, way, lambda t, b, m=make, s=shape: m(t, s, b)))
     starts += [
@@ -355,7 +357,7 @@ def main() -> None:
     parser.add_argument("--rates", default="3e-5,1e-4,2e-4")
     parser.add_argument("--settings", default="groups 4,groups 4 + rank 32,low rank")
     parser.add_argument("--seeds", default="1")
-    parser.add_argument("--budgets", default="75000,300000", help="tokens of healing a cell")
+    parser.add_argument("--budgets", default="50000,200000", help="tokens of healing a cell")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of students")
     parser.add_argument("--alpha", type=float, default=1.0, help="share of the teacher's answers in their loss")
     parser.add_argument("--threads", type=int, default=1)
@@ -383,8 +385,10 @@ def main() -> None:
     cells = [{k: v for k, v in cell.items() if k != "folder"} for cell in made]
     place = RESULTS / f"squeeze_{options.part}.json"
     there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
+    typed = shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]])
     about = {
-        "command": "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]]),
+        # Where data and work lie is this machine's business
+        "command": f"python {typed.replace(str(options.data), 'DATA').replace(str(options.work), 'WORK')}",
         "machine": describe_machine(),
         "versions": package_versions(),
     }

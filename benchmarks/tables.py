@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/results.md from the recorded results.
+"""Write the tables of README.md and docs/ from the recorded results.
 
 python benchmarks/tables.py [--check]     with --check, only say whether they are up to date (exit status 1 if not)
 """
@@ -179,7 +179,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         old = path.read_text(encoding="utf-8")
         new = fill(old)
         if new != old:

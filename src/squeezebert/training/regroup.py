@@ -21,8 +21,9 @@ from torch import Tensor
 from squeezebert.model import GroupedLinear, SqueezeBertPreTrainedModel
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
-# Random starts of the search, and rounds of each; the best start wins
-STARTS, ROUNDS = 2, 25
+# Rounds of the search at the most, and the relative gain below which it ends. On MiniLM-L6 with 4 groups the third
+# round is within 0.2 % of the last, and another random start ends level
+ROUNDS, GAIN = 10, 2e-3
 
 
 @dataclass(frozen=True)
@@ -114,40 +115,33 @@ def assign_groups(
 
     `matrices` are energies (C_out, C_in) with the names of the sets that their rows and columns are; sets of one name
     have one grouping. Each set is assigned in turn, exactly as well as the others allow (a balanced assignment), the
-    set `last` after all others, from several random starts. Returns group numbers by name, and the share of energy
+    set `last` after all others, from a random start. Returns group numbers by name, and the share of energy
     that the blocks keep.
     """
-    said = time.monotonic()
+    said = began = time.monotonic()
     sizes = {name: size for e, *names in matrices for name, size in zip(names, e.shape, strict=True)}
     random = np.random.default_rng(seed)
     onto = np.eye(groups)
-    best: tuple[float, dict[str, np.ndarray]] | None = None
-    for start in range(STARTS):
-        sets = {name: random.permutation(np.arange(size) % groups) for name, size in sorted(sizes.items())}
-        kept = -1.0
-        for round_ in range(ROUNDS):
-            began = time.monotonic()
-            for name in sorted(sizes, key=lambda name: name == last):
-                scores = np.zeros((sizes[name], groups))
-                for e, rows, columns in matrices:
-                    if rows == name:
-                        scores += e @ onto[sets[columns]]
-                    if columns == name:
-                        scores += e.T @ onto[sets[rows]]
-                sets[name] = _assign(scores)
-            now = sum(float(((e @ onto[sets[c]]) * onto[sets[r]]).sum()) for e, r, c in matrices)
-            ended = time.monotonic()
-            if ended - said > 10:
-                said, left = ended, (STARTS - start) * ROUNDS - round_ - 1
-                place = f"round {round_ + 1} of start {start + 1} of {STARTS}"
-                report(f"order of channels: {place}, at most {left * (ended - began):.0f} s left")
-            if now <= kept * (1 + 1e-3):
-                break
-            kept, found = now, dict(sets)
-        if best is None or kept > best[0]:
-            best = kept, found
-    assert best is not None
-    return best[1], best[0] / sum(float(e.sum()) for e, *_ in matrices)
+    sets = {name: random.permutation(np.arange(size) % groups) for name, size in sorted(sizes.items())}
+    total, kept = sum(float(e.sum()) for e, *_ in matrices), 0.0
+    for round_ in range(ROUNDS):
+        for name in sorted(sizes, key=lambda name: name == last):
+            scores = np.zeros((sizes[name], groups))
+            for e, rows, columns in matrices:
+                if rows == name:
+                    scores += e @ onto[sets[columns]]
+                if columns == name:
+                    scores += e.T @ onto[sets[rows]]
+            sets[name] = _assign(scores)
+        now = sum(float(((e @ onto[sets[c]]) * onto[sets[r]]).sum()) for e, r, c in matrices) / total
+        ended = time.monotonic()
+        if ended - said > 10:
+            said, left = ended, (ended - began) / (round_ + 1) * (ROUNDS - round_ - 1)
+            report(f"order of channels: round {round_ + 1}, {now:.1%} in blocks, at most {left:.0f} s left")
+        if now <= kept * (1 + GAIN):
+            break
+        kept = now
+    return sets, now
 
 
 @torch.no_grad()
