@@ -76,7 +76,7 @@ def read(name: str) -> dict[str, Any]:
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
-        figures = {"squeeze_tradeoff": draw_tradeoff(read("squeeze_ablation"), read("squeeze_latency"))}
+        figures = {"squeeze_tradeoff": draw_tradeoff(read("squeeze_ablation"), read("squeeze_latency_avx2"))}
         if (RESULTS / "squeeze_retention.json").exists():
             figures["squeeze_hours"] = draw_hours(read("squeeze_retention"))
         for name, figure in figures.items():

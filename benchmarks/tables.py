@@ -157,6 +157,7 @@ TABLES = {
     "train_step": train_step_table,
     "train_block": train_block_table,
     "squeeze_latency": squeeze_latency_table,
+    "squeeze_latency_avx2": squeeze_latency_table,
     "squeeze_conversion": squeeze_conversion_table,
     "squeeze_groupings": squeeze_groupings_table,
     "squeeze_ablation": squeeze_ablation_table,
@@ -168,7 +169,7 @@ def fill(text: str) -> str:
     """Replace what stands between `<!-- NAME table: ... -->` and `<!-- end of NAME table -->`."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- {name} table:[^\n]*-->\n).*?(<!-- end of {name} table -->)", re.S)
-        if pattern.search(text):
+        if pattern.search(text) and (RESULTS / f"{name}.json").exists():
             table = make(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
             text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
     return text
