@@ -7,9 +7,9 @@ python benchmarks/squeeze.py ablation   --work DIR [--tasks CoLA,SST-2,STS-B]
 python benchmarks/squeeze.py retention  --work DIR --settings NAME[=GENERAL],... [--seeds 1,2,3]
 
 Common options: --data DIR (a folder with glue/ and banking77/), --threads 1. Every cell is kept in the work folder, so
-that a run that was cut off goes on where it was. When all its cells are there, a run writes them to
-benchmarks/results/squeeze_PART.json, beside those of other tasks that are there already. A task's score is GLUE's; the
-three large tasks are samples, and say so. Teachers and students keep the best of their epochs by it.
+that a run that was cut off goes on where it was, and recorded in benchmarks/results/squeeze_PART.json, in place of
+earlier ones of its task. A task's score is GLUE's; the three large tasks are samples, and say so. Teachers and
+students keep the best of their epochs by it.
 """
 
 from __future__ import annotations
@@ -382,9 +382,6 @@ def main() -> None:
     else:
         settings = {name: general for name, _, general in (one.partition("=") for one in options.settings.split(","))}
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)
-    cells = [{k: v for k, v in cell.items() if k != "folder"} for cell in made]
-    place = RESULTS / f"squeeze_{options.part}.json"
-    there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
     typed = shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]])
     about = {
         # Where data and work lie is this machine's business
@@ -392,15 +389,22 @@ def main() -> None:
         "machine": describe_machine(),
         "versions": package_versions(),
     }
+    cells: list[dict[str, Any]] = []
+    for cell in made:  # recorded one by one: a run that is cut off leaves what it has
+        cells.append({k: v for k, v in cell.items() if k != "folder"})
+        record(RESULTS / f"squeeze_{options.part}.json", tasks, cells, about)
+
+
+def record(place: Path, tasks: list[Task], cells: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Write the cells so far of these tasks beside those of other tasks that are there."""
+    there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
+    mine = {cell["task"] for cell in cells}
     for task in tasks:
-        rows = {"train": len(task.data.train), "evaluation": len(task.data.evaluation)}
-        there["tasks"][task.name] = {**about, "rows": rows, "warnings": list(task.data.report.warnings)}
-    names = {task.name for task in tasks}
-    record = about | {
-        "tasks": there["tasks"],
-        "cells": [*(cell for cell in there["cells"] if cell["task"] not in names), *cells],
-    }
-    place.write_text(json.dumps(record, indent=1) + "\n")
+        if task.name in mine:
+            rows = {"train": len(task.data.train), "evaluation": len(task.data.evaluation)}
+            there["tasks"][task.name] = {**about, "rows": rows, "warnings": list(task.data.report.warnings)}
+    others = [cell for cell in there["cells"] if cell["task"] not in mine]
+    place.write_text(json.dumps(about | {"tasks": there["tasks"], "cells": [*others, *cells]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
