@@ -257,24 +257,29 @@ def heal(
 
 
 class Begun:
-    """A student at its start, made when the first run asks for it, for all runs from there."""
+    """A student at its start, made and scored when the first run asks for it, for all runs from there."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.made = make, None
+    def __init__(self, make: Callable[[], Any], task: Task, tokenizer: Any) -> None:
+        self.make, self.task, self.tokenizer = make, task, tokenizer
+        self.made: tuple[Any, float] | None = None
 
-    def student(self) -> Any:
-        self.made = self.made or self.make()
-        return copy.deepcopy(self.made)
+    def student(self) -> tuple[Any, float]:
+        if self.made is None:
+            student = self.make()
+            self.made = student, evaluate(self.task, student, self.tokenizer)
+        return copy.deepcopy(self.made[0]), self.made[1]
 
 
-def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]) -> Iterator[dict[str, Any]]:
+def ablation(
+    tasks: list[Task], runs: Runs, shapes: list[str], seeds: list[int], budgets: list[int]
+) -> Iterator[dict[str, Any]]:
     """Conversion x healing budget x shape, with the controls at equal multiply-adds or latency."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     starts: list[tuple[str, str, Callable[[Any, Any], Any]]] = []
     for name, shape in SHAPES.items():
         blocks = shape["q_groups"] > 0 and not shape.get("q_rank")
         # Smaller ranks say how little is enough; how to start from them, the larger say
-        for way in ("slices", REGROUPED if blocks else "fit on own inputs")[int(", " in name) :]:
+        for way in ("slices", REGROUPED if blocks else "fit on own inputs")[int(" x " in name) :]:
             make = CONVERSIONS[way]
             starts.append((name, way, lambda t, b, m=make, s=shape: m(t, s, b)))
     starts += [
@@ -282,19 +287,21 @@ def ablation(tasks: list[Task], runs: Runs, seeds: list[int], budgets: list[int]
         ("3 of 6 layers", "control", lambda t, b: drop_layers(t, 3)),
         ("FFN 256 wide", "control", lambda t, b: narrow(t, 256, b)),
     ]
+    if shapes:
+        starts = sorted((one for one in starts if one[0] in shapes), key=lambda one: shapes.index(one[0]))
     for task in tasks:
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
         for shape_name, way, start in starts:
-            begun = Begun(lambda start=start: start(teacher, batches))  # noqa: B023
-            for budget in budgets:
+            begun = Begun(lambda start=start: start(teacher, batches), task, tokenizer)  # noqa: B023
+            for budget in budgets[-1:] if way == "slices" else budgets:
                 for seed in seeds:
 
                     def run(begun: Begun = begun, budget: int = budget, seed: int = seed) -> dict[str, Any]:
-                        before = evaluate(task, begun.student(), tokenizer)  # noqa: B023
+                        student, before = begun.student()
                         folder = runs.work / f"healing-{task.name}"  # noqa: B023
                         told = {"tokens": budget, "seed": seed, "rate": 2e-4}
-                        found = heal(task, teacher, begun.student(), folder, **told)  # noqa: B023
+                        found = heal(task, teacher, student, folder, **told)  # noqa: B023
                         return {"start": before, "seed": seed, **found}
 
                     made = runs.cell("ablation", f"{task.name} {shape_name} {way} {budget} {seed}", run)
@@ -319,14 +326,14 @@ def retention(
                 way = REGROUPED if shape["q_groups"] > 1 else "fit on own inputs"
                 return CONVERSIONS[way](teacher, shape, batches)  # noqa: B023
 
-            begun = Begun(start)
+            begun = Begun(start, task, tokenizer)
             for seed in seeds:
 
                 def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
-                    before = evaluate(task, begun.student(), tokenizer)  # noqa: B023
+                    student, before = begun.student()
                     folder = runs.work / f"healing-{task.name}"  # noqa: B023
                     told = {"tokens": budget, "seed": seed, "rate": rate, "alpha": alpha}
-                    found = heal(task, teacher, begun.student(), folder, **told)  # noqa: B023
+                    found = heal(task, teacher, student, folder, **told)  # noqa: B023
                     return {"start": before, "seed": seed, **found}
 
                 where = Path(general).name if general else "direct"
@@ -356,6 +363,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="SST-2,CoLA,STS-B,RTE,QNLI,QQP,MNLI")
     parser.add_argument("--rates", default="3e-5,1e-4,2e-4")
     parser.add_argument("--settings", default="groups 4,groups 4 + rank 32,low rank")
+    parser.add_argument("--shapes", default="", help="rows of the ablation, in their order; all by default")
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--budgets", default="50000,200000", help="tokens of healing a cell")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of students")
@@ -378,7 +386,8 @@ def main() -> None:
     elif options.part == "groupings":
         made = groupings(tasks, runs)
     elif options.part == "ablation":
-        made = ablation(tasks, runs, seeds, budgets)
+        shapes = [name for name in options.shapes.split(",") if name]
+        made = ablation(tasks, runs, shapes, seeds, budgets)
     else:
         settings = {name: general for name, _, general in (one.partition("=") for one in options.settings.split(","))}
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)

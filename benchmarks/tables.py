@@ -90,7 +90,8 @@ def squeeze_ablation_table(record: dict[str, Any]) -> str:
     budgets = sorted({cell["tokens"] for cell in record["cells"]})
 
     def show(cells: list[dict[str, Any]]) -> str:
-        healed = (spread([c["score"] for c in cells if c["tokens"] == budget]) for budget in budgets)
+        found = [[c["score"] for c in cells if c["tokens"] == budget] for budget in budgets]
+        healed = (spread(scores) if scores else "–" for scores in found)
         return " / ".join([f"{cells[0]['start']:.1f}", *healed])
 
     what = "score straight after conversion" + "".join(f" / after {budget:,} tokens" for budget in budgets)
