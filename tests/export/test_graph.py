@@ -14,6 +14,7 @@ from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.export.smoothing import find_scales
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
+from squeezebert.runtime.session import open_session
 from tiny_checkpoints import VOCABULARY, tiny_model
 
 CONFIGURATIONS = {
@@ -173,7 +174,7 @@ def test_nothing_of_this_machine_is_left_in_the_file(exported):
 
 def test_int8_is_close(exported):
     model, folder, _ = exported
-    session = onnxruntime.InferenceSession(str(folder / "quantised.onnx"), disabled_optimizers=["SkipLayerNormFusion"])
+    session = open_session(folder / "quantised.onnx", 1, ["SkipLayerNormFusion"])
     feeds = [batch((1, 20), model.config.type_vocab_size, seed) for seed in range(20)]
     got = np.concatenate([session.run(None, feed)[0] for feed in feeds])
     want = np.concatenate([expected(model, feed) for feed in feeds])
@@ -190,7 +191,8 @@ def test_every_shape_repeats_torch_in_as_many_products_as_it_needs(tmp_path, nam
     write_graph(model, tmp_path / "model.onnx", 20)
     write_graph(model, tmp_path / "scaled.onnx", 20, scales)
     quantize_graph(tmp_path / "scaled.onnx", tmp_path / "quantised.onnx")
-    sessions = {path.stem: onnxruntime.InferenceSession(str(path)) for path in tmp_path.glob("*.onnx")}
+    # The runtime's sessions: int8 products of some CPUs overflow in onnxruntime's own
+    sessions = {path.stem: open_session(path, 1) for path in tmp_path.glob("*.onnx")}
     for size in ((1, 1), (3, 11), (1, 40)):
         feed = batch(size)
         for graph in ("model", "scaled"):

@@ -37,6 +37,8 @@ def test_exact_products_are_asked_for_only_where_fast_ones_overflow(monkeypatch)
     assert integer_products_saturate()
     options = session.session_options(1)
     assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    with pytest.raises(RuntimeError):  # asked not to
+        session.session_options(1, exact=False).get_session_config_entry("session.x64quantprecision")
     monkeypatch.undo()
     integer_products_saturate.cache_clear()
     if not integer_products_saturate():  # true of CPUs with VNNI, and of ARM

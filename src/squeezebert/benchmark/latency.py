@@ -25,6 +25,8 @@ class TimedFile:
     """The file."""
     disabled_optimizers: tuple[str, ...] = ()
     """Graph optimisations that its manifest switches off."""
+    exact: bool = True
+    """Whether its integer products are exact where this CPU's fast ones overflow."""
 
 
 def exported_files(folder: Path, name: str) -> dict[str, TimedFile]:
@@ -50,7 +52,9 @@ def measure_latency(
     All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to. `burst` is that
     of `interleave`.
     """
-    sessions = {name: open_session(file.path, threads, file.disabled_optimizers) for name, file in files.items()}
+    sessions = {
+        name: open_session(file.path, threads, file.disabled_optimizers, file.exact) for name, file in files.items()
+    }
     found: dict[str, dict[int, Timing]] = {name: {} for name in files}
     for length in lengths:
         report(f"timing {len(sessions)} files at {length} tokens, {runs} runs each")

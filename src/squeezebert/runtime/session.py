@@ -19,13 +19,14 @@ _INTEGER_PRODUCT = base64.b64decode(
 )
 
 
-def open_session(path: Path, threads: int | None, disabled_optimizers: Sequence[str] = ()) -> Any:
+def open_session(path: Path, threads: int | None, disabled_optimizers: Sequence[str] = (), exact: bool = True) -> Any:
     """Open an ONNX file on the CPU and return the `onnxruntime.InferenceSession`.
 
-    `threads` is the number of cores one text may use, None for all. Raises `FolderError` for a file the engine cannot
+    `threads` is the number of cores one text may use, None for all. Without `exact`, integer products may overflow, as
+    by onnxruntime's default: for measuring what that gains. Raises `FolderError` for a file the engine cannot
     read, `OptionError` for an unusable number of threads, `DependencyError` without onnxruntime.
     """
-    options = session_options(threads)
+    options = session_options(threads, exact)
     onnxruntime = import_onnxruntime()
     try:
         return onnxruntime.InferenceSession(
@@ -41,15 +42,18 @@ def open_session(path: Path, threads: int | None, disabled_optimizers: Sequence[
         ) from error
 
 
-def session_options(threads: int | None) -> Any:
-    """Return `onnxruntime.SessionOptions` for `threads` cores, with exact integer arithmetic and a quiet log."""
+def session_options(threads: int | None, exact: bool = True) -> Any:
+    """Return `onnxruntime.SessionOptions` for `threads` cores, with exact integer arithmetic and a quiet log.
+
+    Without `exact`, the arithmetic is what onnxruntime does by default.
+    """
     check_threads(threads)
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
-    if integer_products_saturate():
+    if exact and integer_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
