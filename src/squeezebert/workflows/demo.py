@@ -40,8 +40,8 @@ USUAL = "MiniLM-L6, usual export"
 LENGTHS = (32, 128)
 PLOTTED_LENGTH = 128
 EVALUATION_SHARE = 0.3
-TEXT_TOKENS = 64
-# Some 33,000 tokens: the fit takes as long as it reads, and more of them make no better student here
+TEXT_TOKENS = 48
+# Some 25,000 tokens: the fit takes as long as it reads, and more of them make no better student here
 CALIBRATION_TEXTS = 512
 # Sentences of our own, on three of the five subjects
 SENTENCES = (
