@@ -391,21 +391,24 @@ def main() -> None:
     else:
         settings = {name: general for name, _, general in (one.partition("=") for one in options.settings.split(","))}
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)
-    typed = shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]])
     about = {
-        # Where data and work lie is this machine's business
-        "command": f"python {typed.replace(str(options.data), 'DATA').replace(str(options.work), 'WORK')}",
+        "command": "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]]),
         "machine": describe_machine(),
         "versions": package_versions(),
     }
     cells: list[dict[str, Any]] = []
     for cell in made:  # recorded one by one: a run that is cut off leaves what it has
         cells.append({k: v for k, v in cell.items() if k != "folder"})
-        record(RESULTS / f"squeeze_{options.part}.json", tasks, cells, about)
+        record(RESULTS / f"squeeze_{options.part}.json", tasks, cells, about, options.data, options.work)
 
 
-def record(place: Path, tasks: list[Task], cells: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Write the cells so far of these tasks beside those of other tasks that are there."""
+def record(
+    place: Path, tasks: list[Task], cells: list[dict[str, Any]], about: dict[str, Any], data: Path, work: Path
+) -> None:
+    """Write the cells so far of these tasks beside those of other tasks that are there.
+
+    Where data and work lie is this machine's business, and is left out of the command and of warnings alike.
+    """
     there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
     mine = {cell["task"] for cell in cells}
     for task in tasks:
@@ -413,7 +416,8 @@ def record(place: Path, tasks: list[Task], cells: list[dict[str, Any]], about: d
             rows = {"train": len(task.data.train), "evaluation": len(task.data.evaluation)}
             there["tasks"][task.name] = {**about, "rows": rows, "warnings": list(task.data.report.warnings)}
     others = [cell for cell in there["cells"] if cell["task"] not in mine]
-    place.write_text(json.dumps(about | {"tasks": there["tasks"], "cells": [*others, *cells]}, indent=1) + "\n")
+    told = json.dumps(about | {"tasks": there["tasks"], "cells": [*others, *cells]}, indent=1)
+    place.write_text(told.replace(str(data), "DATA").replace(str(work), "WORK") + "\n")
 
 
 if __name__ == "__main__":
