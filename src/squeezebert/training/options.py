@@ -133,7 +133,7 @@ class GeneralDistilOptions:
     held_out: int = 512
     """Sequences that are never trained on, to measure on; at most a tenth of all."""
     milestones: tuple[float, ...] = ()
-    """Shares of the run, as 0.1, at which the student is kept for good, in a folder of its own."""
+    """Shares of the run, as `[0.1,0.5]`, at which the student is kept for good, in a folder of its own."""
     cache_teacher: bool = False
     """Keep the teacher's hidden states on disk at the first pass over the texts, and read them in later ones."""
     cache_gigabytes: float = 20.0

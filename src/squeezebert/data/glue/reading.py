@@ -1,0 +1,244 @@
+"""GLUE's download, or its copy on the Hub, and a task's name in; labelled data and unlabelled test rows out.
+
+A table that has not the official number of rows is read all the same and reported as a subset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from squeezebert.data.columns import Columns
+from squeezebert.data.examples import LabelledData
+from squeezebert.data.glue.tasks import DIAGNOSTIC, GLUE, GlueSplit, GlueTask
+from squeezebert.data.labels import Label, as_number, natural_order
+from squeezebert.data.reading import Example
+from squeezebert.data.report import Skips, report_on
+from squeezebert.files.errors import OptionError, TableError
+from squeezebert.files.lines import Lines, open_bytes
+from squeezebert.files.tables import Row, RowError, read_rows, skip_or_raise
+
+HUB = "nyu-mll/glue"
+# The diagnostic rows are a folder of their own in every layout
+_DIAGNOSTIC_FILES = ("AX/diagnostic.tsv", "diagnostic/diagnostic.tsv")
+_SIMILARITY = (0.0, 5.0)
+# MRPC as Microsoft distributes it: all labelled rows in one file, and the pairs of ids that make the dev rows
+_MSR_TRAIN, _MSR_TEST, _MSR_DEV = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt", "dev_ids.tsv"
+_MSR_IDS = ("#1 ID", "#2 ID")
+
+
+@dataclass(frozen=True)
+class GlueData:
+    """A task's rows."""
+
+    task: GlueTask
+    """What they are rows of."""
+    labelled: LabelledData
+    """Training rows and the first labelled table to score on."""
+    dev: dict[str, list[Example]]
+    """Each labelled table to score on, by its name."""
+    test: dict[str, list[Example]]
+    """Each table that the leaderboard scores, by its name, in its order; those that were asked for."""
+    subsets: tuple[str, ...]
+    """Names of the tables that have not the official number of rows."""
+
+
+def load_glue(
+    name: str, source: str | Path, *, dev: bool = True, test: bool = False, skip_bad_rows: bool = False
+) -> GlueData:
+    """Read a task's training rows and (with `dev`) all its development rows, with `test` its test rows as well.
+
+    `source` is a folder of GLUE's download (a sub-folder a task with its .tsv files; MRPC also as Microsoft's
+    msr_paraphrase_*.txt with dev_ids.tsv), a folder with the Hub's Parquet files, or the id of a dataset on the Hub
+    that is made like `nyu-mll/glue`. Without `dev`, MNLI's mismatched rows are not needed.
+
+    Malformed rows are errors, or with `skip_bad_rows` passed over and counted; in QQP, whose official files have a
+    few, always the latter. A test table with one is always an error: what the leaderboard gets has its order.
+    A table of another size than the official one is named in `subsets`, and the report warns of it.
+
+    Raises `OptionError` for an unknown task, `TableError` for a missing file, column, cell, or label.
+    """
+    task = _task(name)
+    skips = Skips()
+    tables: dict[str, list[Example]] = {}
+    wanted = [task.train, *(task.dev if dev else task.dev[:1]), *(task.test if test else ())]
+    for split in wanted:
+        tables[split.name] = list(_read(task, split, str(source), skips, skip_bad_rows))
+    train, first = tables[task.train.name], tables[task.dev[0].name]
+    for split in wanted:
+        if not tables[split.name]:
+            raise TableError(f"{source}: {task.name} has no rows in {split.name}")
+    subsets = tuple(split.name for split in wanted if len(tables[split.name]) != split.rows)
+    warnings = [
+        f"{task.name} {split.name}: {len(tables[split.name])} rows, officially {split.rows}: a subset score"
+        for split in wanted
+        if split.name in subsets
+    ]
+    labels = natural_order(task.words)
+    report = report_on(
+        train,
+        first,
+        task.task,
+        labels,
+        skips,
+        train_from=f"{source}: {task.name} {task.train.name}",
+        evaluation_from=f"{source}: {task.name} {task.dev[0].name}",
+        warnings=warnings,
+    )
+    columns = Columns(task.texts[0], task.texts[1] if len(task.texts) > 1 else None, (task.label,))
+    return GlueData(
+        task,
+        LabelledData(task.task, labels, train, first, columns, report),
+        {split.name: tables[split.name] for split in task.dev if split in wanted},
+        {split.name: tables[split.name] for split in task.test if split in wanted},
+        subsets,
+    )
+
+
+def _task(name: str) -> GlueTask:
+    found = {task.lower(): GLUE[task] for task in GLUE}.get(name.lower())
+    if found is None:
+        hint = "; AX is answered by MNLI's model, as one of its test tables" if name.upper() == "AX" else ""
+        raise OptionError(f"{name}: no task of GLUE, whose tasks are {', '.join(GLUE)}{hint}")
+    return found
+
+
+def _read(task: GlueTask, split: GlueSplit, source: str, skips: Skips, skip_bad_rows: bool) -> Iterator[Example]:
+    """Read one table, wherever it is."""
+    passes = split.labelled and (skip_bad_rows or task.tolerant)
+    for row in _rows(task, split, source):
+        try:
+            if isinstance(row, RowError):
+                raise row
+            yield _example(row, task, split)
+        except RowError as error:
+            if not split.labelled:
+                raise TableError(f"{error} (a test table has to be whole: predictions go by its order)") from error
+            skip_or_raise(error, passes, skips)
+
+
+def _rows(task: GlueTask, split: GlueSplit, source: str) -> Iterator[Row | RowError]:
+    """Rows whose values are `texts`, and `label` where the split has labels."""
+    folder = Path(source)
+    configuration = "ax" if split.name == DIAGNOSTIC else task.hub
+    if folder.is_file():
+        raise TableError(f"{source}: a file; GLUE is a folder with one sub-folder a task, or a dataset of the Hub")
+    if not folder.is_dir():
+        return _hub_rows(read_rows(f"{source}:{configuration}#{split.hub}"), task, split)
+    shards = sorted((folder / configuration).glob(f"{split.hub}-*.parquet"))
+    if shards:
+        return _hub_rows(chain.from_iterable(read_rows(shard) for shard in shards), task, split)
+    if task.name == "MRPC" and (folder / task.name / _MSR_TRAIN).exists():
+        return _microsoft_rows(task, split, folder / task.name)
+    return _download_rows(task, split, folder)
+
+
+def _example(row: Row, task: GlueTask, split: GlueSplit) -> Example:
+    texts: Any = row.values["texts"]
+    cell = row.values.get("label")
+    label: Label | None = None
+    if split.labelled and task.words:
+        if cell not in task.words:
+            raise RowError(row.source, row.line, "unknown label", f"{cell!r} is none of {', '.join(task.words)}")
+        label = str(cell)
+    elif split.labelled:
+        label = as_number(cell)
+        if label is None or not _SIMILARITY[0] <= label <= _SIMILARITY[1]:
+            detail = f"{cell!r}, expected a number from {_SIMILARITY[0]:g} to {_SIMILARITY[1]:g}"
+            raise RowError(row.source, row.line, "not a similarity", detail)
+    return Example(texts[0], texts[1] if len(texts) > 1 else None, label, row.source, row.line)
+
+
+# --- the Hub's tables ---------------------------------------------------------------------------------------
+
+
+def _hub_rows(rows: Iterator[Row], task: GlueTask, split: GlueSplit) -> Iterator[Row | RowError]:
+    names = (*task.hub_texts, *(("label",) if split.labelled else ()))
+    for row in rows:
+        absent = [name for name in names if name not in row.values]
+        if absent:
+            raise TableError(
+                f"{row.source}: no column {', '.join(absent)}; it has {', '.join(row.values)}, so it is not made as "
+                f"{HUB} is"
+            )
+        texts = [row.values[name] for name in task.hub_texts]
+        if not all(isinstance(text, str) for text in texts):
+            yield RowError(row.source, row.line, "text is not a string")
+            continue
+        label = row.values.get("label")
+        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(task.words):
+            label = task.words[label]  # Parquet files by themselves have class numbers
+        elif label in task.hub_words:
+            label = task.words[task.hub_words.index(str(label))]
+        yield Row({"texts": texts, "label": label}, row.source, row.line)
+
+
+# --- the download's files -----------------------------------------------------------------------------------
+
+
+def _download_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[Row | RowError]:
+    path = folder / task.name / f"{split.name}.tsv"
+    if split.name == DIAGNOSTIC:
+        places = [folder / name for name in _DIAGNOSTIC_FILES]
+        path = next((place for place in places if place.exists()), places[0])
+    if not path.exists():
+        there = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+        has = f"{path.parent} has {', '.join(there[:8])}" if there else f"there is no folder {path.parent}"
+        raise TableError(f"{path}: no such file; {has}")
+    has_header = task.has_header or not split.labelled
+    texts = task.texts if has_header == task.has_header else ("sentence",)
+    return _picked(_table(path, has_header), texts, task.label if split.labelled else None)
+
+
+def _microsoft_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[Row | RowError]:
+    """MRPC of Microsoft's own files: training and dev rows are told apart by their pairs of ids."""
+    path, dev = folder / (_MSR_TRAIN if split.labelled else _MSR_TEST), folder / _MSR_DEV
+    for file in (path, dev):
+        if not file.exists():
+            raise TableError(f"{file}: no such file; MRPC is {_MSR_TRAIN}, {_MSR_TEST} and {_MSR_DEV}, or .tsv files")
+    # The test file's labels are not for us to see
+    label = task.label if split.labelled else None
+    rows = _table(path, has_header=True)
+    if split.labelled:
+        ids = {tuple(row.values.values()) for row in _table(dev, has_header=False) if isinstance(row, Row)}
+        is_dev = split is not task.train
+        rows = (
+            row
+            for row in rows
+            if isinstance(row, RowError) or (tuple(row.values.get(name) for name in _MSR_IDS) in ids) == is_dev
+        )
+    return _picked(rows, task.texts, label)
+
+
+def _picked(rows: Iterator[Row | RowError], texts: Sequence[str], label: str | None) -> Iterator[Row | RowError]:
+    """Rows with the text and label cells alone, in the order that predictions go by."""
+    for row in rows:
+        if isinstance(row, RowError):
+            yield row
+            continue
+        absent = [name for name in (*texts, *((label,) if label else ())) if name not in row.values]
+        if absent:
+            raise TableError(f"{row.source}: no column {', '.join(absent)}; it has {', '.join(row.values)}")
+        values = {"texts": [row.values[name] for name in texts]}
+        yield Row(values if label is None else {**values, "label": row.values[label]}, row.source, row.line)
+
+
+def _table(path: Path, has_header: bool) -> Iterator[Row | RowError]:
+    """Rows of a tab-separated file in which quotes are ordinary characters; columns without a name are numbered."""
+    with open_bytes(str(path)) as stream:
+        lines = Lines(stream, str(path), "utf-8")
+        names: list[str] = []
+        for line in lines:
+            cells = line.rstrip("\r\n").split("\t")
+            problem = lines.take_problem()
+            if not names:
+                names = cells if has_header else [str(column) for column in range(len(cells))]
+                if has_header:
+                    continue
+            if len(cells) != len(names):
+                detail = f"{len(cells)} cells, where the first line has {len(names)}"
+                problem = problem or RowError(str(path), lines.number, "wrong number of cells", detail)
+            yield problem or Row(dict(zip(names, cells, strict=True)), str(path), lines.number)
