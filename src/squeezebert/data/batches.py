@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ class TokenisedTexts(Dataset[dict[str, Any]]):
     """Texts as token ids, each of its own length; the collator pads a batch of them."""
 
     encodings: list[dict[str, list[int]]]
-    """For each text its input_ids, token_type_ids and attention_mask."""
+    """For each text its input_ids, token_type_ids where the model takes them, and attention_mask."""
     targets: np.ndarray | None
     """One target a text, as `encode_targets` makes them, or None."""
     truncated: int
@@ -43,18 +43,26 @@ class TokenisedTexts(Dataset[dict[str, Any]]):
 
 
 def tokenise(
-    tokenizer: Any, examples: Sequence[Example], max_length: int, targets: np.ndarray | None = None
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_length: int,
+    targets: np.ndarray | None = None,
+    takes: Container[str] = ("token_type_ids",),
 ) -> TokenisedTexts:
-    """Tokenise texts or pairs of texts, cut to `max_length` tokens (of a pair, the longer text is cut first)."""
+    """Tokenise texts or pairs of texts, cut to `max_length` tokens (of a pair, the longer text is cut first).
+
+    `takes` are the names of what the model's forward takes: some models know no token types.
+    """
     encodings: list[dict[str, list[int]]] = []
     truncated = 0
+    types = "token_type_ids" in takes
     for example in examples:
         pair = () if example.text_pair is None else (example.text_pair,)
-        whole = tokenizer(example.text, *pair, truncation=False, verbose=False, return_token_type_ids=True)
+        whole = tokenizer(example.text, *pair, truncation=False, verbose=False, return_token_type_ids=types)
         if len(whole["input_ids"]) > max_length:
             truncated += 1
             whole = tokenizer(
-                example.text, *pair, truncation="longest_first", max_length=max_length, return_token_type_ids=True
+                example.text, *pair, truncation="longest_first", max_length=max_length, return_token_type_ids=types
             )
         encodings.append(dict(whole))
     return TokenisedTexts(encodings, targets, truncated)

@@ -24,9 +24,11 @@ def write_card(
     calibration: Calibration,
     command: str,
     base: str,
+    kind: str = "A SqueezeBERT-architecture text classifier",
 ) -> None:
     """Write `README.md` in the form that model hubs read."""
-    (folder / "README.md").write_text(model_card(data, options, metrics, calibration, command, base), encoding="utf-8")
+    card = model_card(data, options, metrics, calibration, command, base, kind)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def model_card(
@@ -36,6 +38,7 @@ def model_card(
     calibration: Calibration,
     command: str,
     base: str,
+    kind: str = "A SqueezeBERT-architecture text classifier",
 ) -> str:
     """Return the card's text, Markdown with a YAML head."""
     report = data.report
@@ -48,8 +51,7 @@ def model_card(
         "---",
         f"# {_title(data)}",
         "",
-        f"A SqueezeBERT-architecture text classifier: {_TASKS[data.task]}"
-        + (f", of {len(data.labels)}: {shown}{more}." if data.labels else "."),
+        f"{kind}: {_TASKS[data.task]}" + (f", of {len(data.labels)}: {shown}{more}." if data.labels else "."),
         "",
         "## Results",
         "",

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import transformers
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -40,6 +42,7 @@ from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, first_line, latest_save, save_model
 from squeezebert.training.squeeze import calibration_texts, can_refit, refit
 from squeezebert.training.taught import TaughtTexts
+from squeezebert.training.teacher import accepted, fits_ours
 from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
 from squeezebert.training.units import Units
 
@@ -66,16 +69,22 @@ class FinetuneResult:
     """Training texts that were cut to `max_length`."""
 
 
-def load_base(base: str | Path, data: LabelledData, option: str = "--base") -> tuple[Any, bool]:
+def load_base(
+    base: str | Path, data: LabelledData, option: str = "--base", *, any_architecture: bool = False
+) -> tuple[Any, bool]:
     """Load a checkpoint folder or Hub id as a classifier for the labels of `data`, and say whether it has a head.
 
-    Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that is not BERT's.
+    With `any_architecture`, what is neither BERT's nor ours is loaded as transformers' class for it.
+    Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that does not fit.
     """
     names = data.labels or ("value",)
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # a head that starts from nothing is what was asked for
     try:
-        model, info = SqueezeBertForSequenceClassification.from_pretrained(
+        kind: Any = SqueezeBertForSequenceClassification
+        if any_architecture and not fits_ours(base):
+            kind = AutoModelForSequenceClassification
+        model, info = kind.from_pretrained(
             str(base),
             output_loading_info=True,
             num_labels=len(names),
@@ -85,7 +94,9 @@ def load_base(base: str | Path, data: LabelledData, option: str = "--base") -> t
             ignore_mismatched_sizes=True,
         )
         absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-        return model, "classifier.weight" not in absent
+        weight = output_layer(model).weight
+        head = next(name for name, parameter in model.named_parameters() if parameter is weight)
+        return model, head not in absent
     except OSError as error:
         raise FolderError(
             f"{base}: no checkpoint there. {option} takes a folder with config.json and weights, or the id of a "
@@ -95,6 +106,21 @@ def load_base(base: str | Path, data: LabelledData, option: str = "--base") -> t
         raise OptionError(f"{option} {base}: {error}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
+
+
+def output_layer(model: Any) -> torch.nn.Linear:
+    """Return the layer that makes a classifier's answers: the last linear one."""
+    return [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+
+
+def longest(model: Any) -> int:
+    """Return how many tokens a model has positions for."""
+    positions = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    table = next((module for module in positions if isinstance(module, torch.nn.Embedding)), None)
+    if table is None:
+        return int(getattr(model.config, "max_position_embeddings", sys.maxsize))
+    # RoBERTa and its kin count from behind the padding token's number
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any) -> Any:
@@ -140,6 +166,7 @@ def finetune(
     teacher: Any = None,
     distil: DistilOptions | None = None,
     taught: TaughtTexts | None = None,
+    any_architecture: bool = False,
     overwrite: bool = False,
     command: str = "",
     report: Report = lambda line: None,
@@ -149,8 +176,9 @@ def finetune(
 
     `base` is a checkpoint folder or Hub id; with `model`, that model is trained instead and `base` gives the
     tokenizer. With `teacher`, the model also learns from its answers, as `distil` says; `taught`, for several runs
-    with one teacher, is what it made of the texts to train on. `command` is recorded in the model card; `report` gets
-    lines of progress.
+    with one teacher, is what it made of the texts to train on. With `any_architecture`, `base` may be whatever
+    transformers loads for sequence classification, for comparison: export takes our architecture alone. `command` is
+    recorded in the model card; `report` gets lines of progress.
 
     A run that was killed is continued by the same call; with other options or data it is refused.
     Raises `FolderError` for an output that holds something else, and what `load_base` and `load_tokenizer` raise.
@@ -167,23 +195,25 @@ def finetune(
         units = Units.of(targets)
     trained_head = model is not None
     if model is None:
-        model, trained_head = load_base(base, data)
+        model, trained_head = load_base(base, data, any_architecture=any_architecture)
+    model.accepts_loss_kwargs = False  # or Trainer takes losses for summed, and scales them by accumulation
     tokenizer = load_tokenizer(base)
-    max_length = min(options.max_length, model.config.max_position_embeddings)
+    max_length = min(options.max_length, longest(model))
     if distil is not None and distil.refit and not trained_head and can_refit(model, teacher):
         report("fitting the student's matrices to the teacher on the texts to train on")
         texts = calibration_texts(data.train, tokenizer, max_length, options.seed)
         model, trained_head = refit(model, teacher, texts), True
     if trained_head and data.task == "regression":
-        units.head_to_standard(model.classifier)
+        units.head_to_standard(output_layer(model))
     if options.dropout is not None:
         _set_dropout(model, options.dropout)
     if options.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
 
-    train = tokenise(tokenizer, data.train, max_length, units.to_standard(targets))
+    takes = accepted(model)
+    train = tokenise(tokenizer, data.train, max_length, units.to_standard(targets), takes)
     held_out = units.to_standard(encode_targets(data.evaluation, data.task, data.labels))
-    evaluation = tokenise(tokenizer, data.evaluation, max_length, held_out)
+    evaluation = tokenise(tokenizer, data.evaluation, max_length, held_out, takes)
     report(
         f"{len(train)} texts to train on ({train.tokens} tokens, {train.truncated} cut to {max_length}), "
         f"{len(evaluation)} to evaluate on"
@@ -211,6 +241,7 @@ def finetune(
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=scores,
             callbacks=[Progress(report, metric), *callbacks],
+            perturbs=options if options.adversarial_steps else None,
         )
     except (ImportError, RuntimeError, ValueError) as error:
         if options.report_to == "none":
@@ -233,7 +264,7 @@ def finetune(
         metrics = score(probabilities_of(logits, data.task, calibration.temperature), targets, data.task)
     if trainer.is_world_process_zero():
         if data.task == "regression":
-            units.head_to_own(model.classifier)
+            units.head_to_own(output_layer(model))
         if overwrite:
             clear_checkpoint(output)  # only now: until the new model is there, the old one stays
         told = None
@@ -331,6 +362,8 @@ def _write(
 ) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_model(output, model, tokenizer)
-    write_card(output, data, options, metrics, calibration, command, str(base))
+    ours = isinstance(model, SqueezeBertForSequenceClassification)
+    kind = "A SqueezeBERT-architecture text classifier" if ours else f"A text classifier, a {type(model).__name__}"
+    write_card(output, data, options, metrics, calibration, command, str(base), kind)
     # The record comes last: a folder that has it is complete
     write_record(output, data, options, max_length, metrics, calibration, command, str(base), distil)

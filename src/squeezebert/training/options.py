@@ -44,6 +44,15 @@ class FinetuneOptions:
     """Steps between evaluations and resumable saves, at the most; at least one an epoch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training; bf16 keeps the weights in fp32."""
+    adversarial_steps: int = 0
+    """Adversarial training (FreeLB, Zhu et al. 2020): so many passes over each batch, its word embeddings moved each
+    time to where the loss is larger. Takes as many times as long; 0 for none."""
+    adversarial_rate: float = 0.1
+    """L2 length of one move of a text's embeddings."""
+    adversarial_start: float = 0.15
+    """Size of the random perturbation of the first pass."""
+    adversarial_radius: float = 0.7
+    """Largest L2 length of a text's perturbation; 0 for no limit."""
     report_to: str = "none"
     """Experiment tracker, as transformers names them: tensorboard, wandb, mlflow, ..."""
 
@@ -58,7 +67,8 @@ class FinetuneOptions:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
-        for field in ("weight_decay", "patience", "seed"):
+        adversarial = [f"adversarial_{part}" for part in ("steps", "rate", "start", "radius")]
+        for field in ("weight_decay", "patience", "seed", *adversarial):
             if getattr(self, field) < 0:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
 

@@ -24,13 +24,14 @@ from squeezebert.data.examples import Example, encode_targets
 from squeezebert.data.metrics import probabilities_of, score
 from squeezebert.files.errors import FolderError
 from squeezebert.training.checkpoint import EVALUATION, RECORD
+from squeezebert.training.teacher import accepted
 
 _BATCH = 32
 
 
 def predict_logits(model: Any, tokenizer: Any, examples: list[Example], max_length: int) -> np.ndarray:
     """Return a classifier's logits for the examples in their order, (N, L)."""
-    rows = tokenise(tokenizer, examples, max_length)
+    rows = tokenise(tokenizer, examples, max_length, takes=accepted(model))
     pad = DataCollatorWithPadding(tokenizer)
     order = sorted(range(len(rows)), key=lambda row: len(rows.encodings[row]["input_ids"]))
     logits: dict[int, np.ndarray] = {}

@@ -159,9 +159,9 @@ def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
 
 
-def can_refit(base: SqueezeBertPreTrainedModel, teacher: Any) -> bool:
+def can_refit(base: Any, teacher: Any) -> bool:
     """Whether `base` is squeezed and `teacher` is a dense model of its sizes, as the one that it was made from."""
-    if not isinstance(teacher, SqueezeBertPreTrainedModel):
+    if not (isinstance(base, SqueezeBertPreTrainedModel) and isinstance(teacher, SqueezeBertPreTrainedModel)):
         return False
     mine, theirs = base.config, teacher.config
     sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

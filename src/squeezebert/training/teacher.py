@@ -39,8 +39,7 @@ def load_teacher(name: str | Path, tokenizer: Any = None) -> Any:
     vocabulary. Raises `FolderError` when there is no such checkpoint, `OptionError` when its tokens are others.
     """
     try:
-        kind = model_kind(transformers.PreTrainedConfig.get_config_dict(str(name))[0])
-        if kind in (*TRANSLATED_TYPES, SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
+        if fits_ours(name):
             teacher = SqueezeBertModel.from_pretrained(str(name))
         else:
             teacher = transformers.AutoModel.from_pretrained(str(name))
@@ -55,6 +54,15 @@ def load_teacher(name: str | Path, tokenizer: Any = None) -> Any:
     if teacher.config.is_encoder_decoder:
         teacher = teacher.get_encoder()
     return teacher.eval()
+
+
+def fits_ours(name: str | Path) -> bool:
+    """Whether a checkpoint, a folder or a Hub id, is of an architecture that our classes have: BERT's or our own.
+
+    Raises `OSError` when there is no such checkpoint.
+    """
+    kind = model_kind(transformers.PreTrainedConfig.get_config_dict(str(name))[0])
+    return kind in (*TRANSLATED_TYPES, SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type)
 
 
 def accepted(model: nn.Module) -> frozenset[str]:

@@ -18,8 +18,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
+from squeezebert.training.adversarial import Perturbation
 from squeezebert.training.losses import hidden_loss, soft_loss
-from squeezebert.training.options import DistilOptions
+from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, stream_order
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.units import Units
@@ -49,7 +50,32 @@ class LengthSampler(Sampler[int]):
 
 
 class ClassifierTrainer(Trainer):
-    """A Trainer whose batches hold texts of like length."""
+    """A Trainer whose batches hold texts of like length; with `perturbs`, their embeddings are perturbed."""
+
+    def __init__(self, *args: Any, perturbs: FinetuneOptions | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.perturbs = perturbs
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Run forward and backward on one batch, or as often as adversarial training does; return the loss."""
+
+        def step() -> Tensor:
+            return super(ClassifierTrainer, self).training_step(model, dict(inputs), cast(Any, num_items_in_batch))
+
+        if self.perturbs is None:
+            return step()
+        embeddings = self.accelerator.unwrap_model(model).get_input_embeddings()
+        mask = inputs["attention_mask"].to(self.args.device)
+        batches = self.current_gradient_accumulation_steps
+        self.current_gradient_accumulation_steps = (
+            batches * self.perturbs.adversarial_steps
+        )  # what losses are divided by
+        try:
+            return Perturbation(embeddings, mask, self.perturbs).run(step)
+        finally:
+            self.current_gradient_accumulation_steps = batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
