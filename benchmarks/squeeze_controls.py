@@ -26,9 +26,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "groups 4": paper_shape(4),
     "groups 8": paper_shape(8),
     "groups 4 + rank 32": paper_shape(4, 32),
-    "low rank": best_shape(384),
-    "low rank x 3/4": scaled_ranks(best_shape(384), 3 / 4),
-    "low rank x 1/2": scaled_ranks(best_shape(384), 1 / 2),
+    "low rank": best_shape(384, 1536),
+    "low rank x 3/4": scaled_ranks(best_shape(384, 1536), 3 / 4),
+    "low rank x 1/2": scaled_ranks(best_shape(384, 1536), 1 / 2),
 }
 
 

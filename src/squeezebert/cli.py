@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser
 
@@ -18,6 +18,12 @@ from squeezebert.data.options import DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
 from squeezebert.training.options import DistilOptions, FinetuneOptions, GeneralDistilOptions, ShapeOptions
+from squeezebert.workflows.glue.options import (
+    GlueMeasureOptions,
+    GlueReportOptions,
+    GlueRunOptions,
+    GlueSubmitOptions,
+)
 from squeezebert.workflows.options import (
     DemoOptions,
     DistilPlaces,
@@ -68,6 +74,34 @@ def predict(options: PredictOptions, command: str) -> None:
         say(summary)
 
 
+def glue_run(places: GlueRunOptions, options: FinetuneOptions, distilling: DistilOptions, command: str) -> None:
+    """Train models on GLUE's tasks: learning rates, seeds, plain or distilled; what is done is not done again."""
+    from squeezebert.workflows.glue.run import run_glue
+
+    say("\n".join(run_glue(places, options, distilling, command, say)))
+
+
+def glue_measure(options: GlueMeasureOptions, command: str) -> None:
+    """Parameters, operations, file size and latency of the models that have results, in one engine."""
+    from squeezebert.workflows.glue.measure import measure
+
+    print("\n".join(measure(options, command, say)))
+
+
+def glue_report(options: GlueReportOptions, command: str) -> None:
+    """One table of all results, for the terminal, Markdown and HTML, with published figures beside it."""
+    from squeezebert.workflows.glue.report import write_report
+
+    print(write_report(options))
+
+
+def glue_submit(options: GlueSubmitOptions, command: str) -> None:
+    """The leaderboard's zip of a model's best runs, checked."""
+    from squeezebert.workflows.glue.submit import submit
+
+    say("\n".join(submit(options)))
+
+
 def demo(options: DemoOptions, command: str) -> None:
     """The whole way on real text: finetune, squeeze, distil, export, measure, and a report to look at."""
     from squeezebert.workflows.demo import run_demo
@@ -83,7 +117,13 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
     "demo": (demo, (DemoOptions,)),
+    "glue run": (glue_run, (GlueRunOptions, FinetuneOptions, DistilOptions)),
+    "glue measure": (glue_measure, (GlueMeasureOptions,)),
+    "glue report": (glue_report, (GlueReportOptions,)),
+    "glue submit": (glue_submit, (GlueSubmitOptions,)),
 }
+# What verbs of two words have in common, for `--help`
+FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
 # Options that are written without a name, first things first
 POSITIONAL = ("data", "checkpoint", "folder", "file")
 
@@ -93,10 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     chosen = parser.parse_args(dashed(given))
-    verb: str = chosen.verb
+    verb, values_of = chosen.verb, chosen[chosen.verb]
+    if verb in FAMILIES:
+        verb, values_of = f"{verb} {values_of.verb}", values_of[values_of.verb]
     function, parts = VERBS[verb]
     try:
-        values = [part(**{f.name: chosen[verb][f.name] for f in fields(part)}) for part in parts]
+        values = [part(**{f.name: _value(part, f.name, values_of[f.name]) for f in fields(part)}) for part in parts]
         function(*values, command=shlex.join(["squeezebert", *given]))
     except ModuleNotFoundError as error:
         if (error.name or "squeezebert").startswith("squeezebert"):
@@ -122,18 +164,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _value(options: type, name: str, given: Any) -> Any:
+    """A parsed value as its dataclass has it: lists are how several words on a command line come."""
+    return tuple(given) if get_origin(get_type_hints(options)[name]) is tuple else given
+
+
+class Parser(ArgumentParser):
+    """A parser that says what is wrong with a recipe in words."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the program with a message."""
+        if "does not support item assignment" in message:
+            message = "a recipe has one value where several can be given: write a list, as `text: [corpus.txt]`"
+        super().error(message, ex)
+
+
 def build_parser() -> ArgumentParser:
     """Return the parser of all verbs, made from their dataclasses."""
-    parser = ArgumentParser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
+    parser = Parser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subcommands(required=True, dest="verb")
+    families = {}
+    for name, summary in FAMILIES.items():
+        family = Parser(description=summary)
+        verbs.add_subcommand(name, family, help=summary)
+        families[name] = family.add_subcommands(required=True, dest="verb")
     for name, (function, parts) in VERBS.items():
         summary = (function.__doc__ or "").strip()
-        verb = ArgumentParser(description=summary)
+        verb = Parser(description=summary)
         for part in parts:
             add_options(verb, part)
         verb.add_argument("--recipe", action="config", help="YAML file of options, by their names here.")
-        verbs.add_subcommand(name, verb, help=summary)
+        family_name, _, own = name.rpartition(" ")
+        (families[family_name] if family_name else verbs).add_subcommand(own, verb, help=summary)
     return parser
 
 
@@ -152,8 +215,10 @@ def add_options(parser: ArgumentParser, options: type) -> None:
                 default=field.default,
                 help=help_text,
             )
-        elif hints[field.name] == list[str]:
-            group.add_argument(f"--{field.name}", type=str, nargs="+", required=required, help=help_text)
+        elif get_origin(hints[field.name]) in (list, tuple):
+            several: dict[str, Any] = {"required": True} if required else {"default": list(cast(Any, field.default))}
+            of = get_args(hints[field.name])[0]
+            group.add_argument(f"--{field.name.replace('_', '-')}", type=of, nargs="+", help=help_text, **several)
         elif field.name in POSITIONAL:
             group.add_argument(field.name, type=hints[field.name], help=help_text)
         else:

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
-from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertModel
 from squeezebert.training import general
 from squeezebert.training.general import LOG, RECORD, distil_general
@@ -298,7 +298,7 @@ def test_a_run_that_diverges_says_so(corpus, teacher, tmp_path):
     student = new_student(teacher)
     with torch.no_grad():
         student.encoder.layers[0].output.conv1d.bias[0] = float("nan")
-    with pytest.raises(OptionError, match="training diverged"):
+    with pytest.raises(DivergedError, match="training diverged"):
         distil_general(student, teacher, corpus, tmp_path / "s", GeneralDistilOptions(**FAST))
 
 

@@ -60,7 +60,9 @@ def test_layer_errors_follow_their_formula_and_so_do_their_gradients():
 def test_layers_are_matched_evenly():
     assert matched_layers(6, 6) == [1, 2, 3, 4, 5, 6]
     assert matched_layers(3, 12) == [4, 8, 12]
-    assert matched_layers(4, 2)[-1] == 2
+    assert matched_layers(4, 6) == [2, 3, 5, 6]
+    assert matched_layers(4, 2) == [1, 1, 2, 2]
+    assert matched_layers(12, 5) == [1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 5]
 
 
 def test_relation_loss_follows_its_formula_at_any_width():

@@ -168,3 +168,45 @@ def test_what_does_not_go_together_is_explained(made, tiny_base, tmp_path, capsy
     assert "--max-length 64: the teacher reads 48 tokens at most" in line
     assert "alpha 2.0: expected a number from 0 to 1" in error(made / "teacher", made / "encoder", "--alpha", 2)
     assert not output.exists()
+
+
+def test_a_teacher_that_changed_after_a_kill_is_refused(made, tmp_path, capsys, monkeypatch):
+    """Its path is the same, its weights are not: going on would make a student of two teachers."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from squeezebert.training.finetune import ClassifierTrainer
+
+    teacher = shutil.copytree(made / "teacher", tmp_path / "teacher")
+    told = (made / "t.csv", "--teacher", teacher, "--base", made / "encoder", "--output", tmp_path / "out", *FAST)
+
+    def cut_off(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClassifierTrainer, "predict", cut_off)
+        assert run("distil", *told) == 130
+    weights = load_file(teacher / "model.safetensors")
+    save_file({**weights, "classifier.weight": -weights["classifier.weight"]}, teacher / "model.safetensors")
+    assert "holds a run that was cut off, with other data or options" in refused(capsys, *told)
+    save_file(weights, teacher / "model.safetensors", metadata={"format": "pt"})
+    assert run("distil", *told) == 0
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(made, tmp_path, capsys):
+    import transformers
+
+    small = tmp_path / "small"
+    model = transformers.BertModel.from_pretrained(bert(tmp_path / "bert"))
+    model.resize_token_embeddings(30)
+    model.save_pretrained(small)
+    transformers.AutoTokenizer.from_pretrained(made / "teacher").save_pretrained(small)
+    told = (made / "t.csv", "--teacher", made / "teacher", "--base", small, "--output", tmp_path / "out", *FAST)
+    assert "tokens, the model embeddings for 30: they do not belong together" in refused(capsys, *told)
+
+
+def test_another_rate_can_be_tried_after_one_that_diverged(made, tmp_path, capsys):
+    told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
+    assert "training diverged" in refused(capsys, *told, "--epochs", 1, "--learning-rate", 1e30)
+    assert run("distil", *told, "--epochs", 0.5, "--max-length", 24) == 0

@@ -79,7 +79,9 @@ def test_without_a_shape_the_best_is_taken_and_the_reason_told(base, text, tmp_p
 
 
 def test_any_layer_has_its_own_groups(base, text, tmp_path):
-    (tmp_path / "shape.yaml").write_text("q_groups: [4, 1]\nintermediate_groups: [1, 8]\noutput_rank: 3\n")
+    (tmp_path / "shape.yaml").write_text(
+        "q_groups: [4, 1]\nintermediate_groups: [1, 8]\noutput_groups: 2\noutput_rank: 3\n"
+    )
     told = ("--output", tmp_path / "out", "--shape", tmp_path / "shape.yaml", *FAST)
     assert run(base, "--text", text, *told) == 0
     config = ours.SqueezeBertModel.from_pretrained(tmp_path / "out").config
@@ -374,3 +376,92 @@ def test_a_folder_is_overwritten_when_asked_and_when_it_holds_nothing_else(base,
     (tmp_path / "file").write_text("mine")
     line = refused(capsys, base, "--text", text, "--output", tmp_path / "file", "--groups", 2)
     assert "is a file" in line
+
+
+# --- what a review found -------------------------------------------------------------------------------------
+
+
+def test_another_rate_can_be_tried_after_one_that_diverged(base, text, tmp_path, capsys):
+    told = (base, "--text", text, "--output", tmp_path / "out", "--groups", 4, *FAST, "--save-every", 2)
+    assert run(*told, "--learning-rate", 1e12) == 1
+    assert "training diverged" in capsys.readouterr().err
+    assert left(tmp_path) == []
+    assert run(*told, "--learning-rate", 1e-4) == 0
+
+
+def test_milestones_of_a_classifier_have_its_head(tmp_path, text, capsys):
+    dense = classifier(tmp_path / "dense")
+    told = ("--groups", 2, *FAST, "--milestones", 0.5, 0.8)
+    assert run(dense, "--text", text, "--output", tmp_path / "out", *told) == 0
+    places = sorted((tmp_path / "out/milestones").iterdir())
+    assert [place.name for place in places] == ["step-3", "step-5"]
+    head = load_file(dense / "model.safetensors")["classifier.weight"]
+    weights = [load_file(place / "model.safetensors") for place in (*places, tmp_path / "out")]
+    assert all(torch.equal(one["classifier.weight"], head) for one in weights)
+    query = "transformer.encoder.layers.0.attention.query.weight"
+    assert not torch.equal(weights[0][query], weights[1][query])
+    assert not torch.equal(weights[1][query], weights[2][query])
+
+
+def test_no_ridge_and_few_tokens_are_enough_to_fit(base, text, tmp_path):
+    told = ("--ridge", 0, "--calibration-tokens", 20, "--no-heal", "--rank", 4)
+    for groups in (0, 2):
+        assert run(base, "--text", text, "--output", tmp_path / str(groups), "--groups", groups, *told) == 0
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_left(text, tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    folder = bert(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert run(folder, "--text", text, "--output", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "encoder.layers.1.output.conv1d.weight has values that are no finite numbers" in said
+    assert left(tmp_path) == ["bert"]
+
+
+def test_pairs_need_a_model_of_pairs(text, tmp_path, capsys):
+    folder = bert(tmp_path / "bert", type_vocab_size=1)
+    table = tmp_path / "pairs.csv"
+    table.write_text("sentence1,sentence2\n" + "the train,a boat\n" * 20)
+    assert run(folder, "--text", table, "--output", tmp_path / "out", "--groups", 2, *FAST) == 1
+    assert "--text: it has pairs of texts" in capsys.readouterr().err
+
+
+def test_a_run_that_was_cut_off_says_which_option_is_another(base, text, tmp_path, capsys, monkeypatch):
+    from squeezebert.workflows import squeeze as job
+
+    def cut_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    told = (base, "--text", text, "--output", tmp_path / "out", "--groups", 4, *FAST, "--save-every", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "parameters", cut_off)
+        assert run(*told) == 130
+    capsys.readouterr()
+    assert run(*told, "--learning-rate", 1e-3) == 1
+    assert "cut off, with another --learning-rate: repeat its command" in capsys.readouterr().err
+    assert run(*told) == 0
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(base, text, tmp_path, capsys, monkeypatch):
+    import errno
+    import os
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    told = (base, "--text", text, "--output", tmp_path / "out", "--groups", 4, *FAST, "--cache-teacher")
+    assert run(*told) == 1
+    assert "states.npy: No space left on device" in capsys.readouterr().err
+
+
+def test_a_recipe_with_one_value_for_a_list_is_explained(base, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("text: corpus.txt\n")
+    with pytest.raises(SystemExit):
+        run(base, "--output", tmp_path / "out", "--recipe", recipe)
+    assert "write a list" in capsys.readouterr().err

@@ -5,6 +5,7 @@ Latency does not depend on what the weights are, so a baseline needs no download
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.model.configuration import GROUP_FIELDS
+from squeezebert.training.teacher import accepted
 
 
 def bert_base_config(labels: int = 2) -> SqueezeBertConfig:
@@ -31,11 +33,14 @@ def bert_base_config(labels: int = 2) -> SqueezeBertConfig:
 def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
     """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files."""
     torch.manual_seed(0)
-    model = SqueezeBertForSequenceClassification(config)
+    return write_ours(SqueezeBertForSequenceClassification(config), folder)
+
+
+def write_ours(model: SqueezeBertForSequenceClassification, folder: Path) -> dict[str, TimedFile]:
+    """Write a classifier of ours in fp32 and int8, in our graph form without calibration, and return the files."""
     model.train(False)
     folder.mkdir(parents=True, exist_ok=True)
     write_graph(model, folder / "model.onnx", ExportOptions().opset)
-    del model
     quantize_graph(folder / "model.onnx", folder / "model_quantized.onnx")
     return {
         "fp32": TimedFile(folder / "model.onnx", DISABLED_OPTIMIZERS),
@@ -44,39 +49,47 @@ def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFi
 
 
 class _Logits(torch.nn.Module):
-    """A transformers classifier whose output is a tensor, as exporters want it."""
+    """A transformers classifier whose inputs have an order and whose output is a tensor, as exporters want it."""
 
-    def __init__(self, model: BertForSequenceClassification) -> None:
+    def __init__(self, model: Any, inputs: Sequence[str]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.inputs = model, inputs
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
-        return self.model(input_ids, attention_mask, token_type_ids).logits
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.model(**dict(zip(self.inputs, tensors, strict=True))).logits
 
 
 def write_usual(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
-    """Write a dense classifier of random weights as people do without us, and return the files.
-
-    transformers' BERT of the same sizes, `torch.onnx.export`, then onnxruntime's `quantize_dynamic`, both with their
-    defaults; the files are read by a session with its defaults too, except that integer products are exact where the
-    CPU's fast ones overflow: answers that are wrong are no baseline.
-    """
+    """Write a dense classifier of random weights as people do without us (`write_usual_export`)."""
     torch.manual_seed(0)
     sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     dense = BertConfig(**{name: getattr(config, name) for name in (*sizes, "num_labels")})
-    model = _Logits(BertForSequenceClassification(dense))
-    model.train(False)
+    return write_usual_export(BertForSequenceClassification(dense), folder)
+
+
+def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
+    """Write a transformers classifier as people do without us, in fp32 and int8, and return the files.
+
+    `torch.onnx.export`, then onnxruntime's `quantize_dynamic`, both with their defaults; the files are read by a
+    session with its defaults too, except that integer products are exact where the CPU's fast ones overflow: answers
+    that are wrong are no baseline.
+    """
+    inputs = [name for name in INPUTS if name in accepted(model)]
+    wrapped = _Logits(model, inputs)
+    wrapped.train(False)
     folder.mkdir(parents=True, exist_ok=True)
-    ids, mask, types = torch.ones(2, 9).long(), torch.ones(2, 9).long(), torch.zeros(2, 9).long()
+    values = {
+        name: torch.zeros(2, 9).long() if name == "token_type_ids" else torch.ones(2, 9).long() for name in inputs
+    }
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
-            model,
-            (ids, mask, types),
+            wrapped,
+            tuple(values.values()),
             dynamo=True,
-            input_names=list(INPUTS),
+            input_names=inputs,
             output_names=["logits"],
-            dynamic_shapes=dict.fromkeys(INPUTS, dimensions),
+            dynamic_shapes=(tuple(dimensions for _ in inputs),),
             verbose=False,
         )
         assert program is not None

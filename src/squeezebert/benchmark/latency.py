@@ -66,5 +66,6 @@ def measure_latency(
 
 def _runner(session: Any, length: int) -> Callable[[], object]:
     ids = np.random.default_rng(length).integers(1, _SMALLEST_VOCABULARY, (1, length), dtype=np.int64)
-    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    inputs = {given.name: values[given.name] for given in session.get_inputs()}
     return lambda: session.run(None, inputs)

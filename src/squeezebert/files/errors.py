@@ -19,3 +19,7 @@ class FolderError(SqueezeBertError):
 
 class OptionError(SqueezeBertError):
     """An option whose value cannot be used: names the option, the value and what is accepted."""
+
+
+class DivergedError(OptionError):
+    """Training that ran away: what it had made is of no use, and another learning rate is."""

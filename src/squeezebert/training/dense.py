@@ -17,7 +17,7 @@ import squeezebert.model as models
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import bert
 from squeezebert.model.configuration import model_kind
-from squeezebert.training.finetune import load_tokenizer
+from squeezebert.training.finetune import check_tokens, load_tokenizer
 from squeezebert.training.runs import first_line
 from squeezebert.training.shapes import describe_shape
 from squeezebert.training.squeeze import is_dense, shape_of
@@ -62,8 +62,8 @@ def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
         ) from error
     except ValueError as error:
         raise OptionError(
-            f"{checkpoint}: {error} squeeze takes BERT (MiniLM and TinyBERT are some), the encoder of ELECTRA, and "
-            "dense SqueezeBERT."
+            f"{checkpoint}: {str(error).rstrip('.')}. squeeze takes BERT (MiniLM and TinyBERT are some), the encoder "
+            "of ELECTRA, and dense SqueezeBERT."
         ) from error
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise FolderError(f"{checkpoint}: the checkpoint cannot be loaded ({first_line(error)})") from error
@@ -74,6 +74,9 @@ def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
     if lost:
         shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         raise FolderError(f"{checkpoint}: its weights lack {shown} in the size that config.json says")
+    for key, value in model.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise FolderError(f"{checkpoint}: {key} has values that are no finite numbers: the checkpoint is damaged")
     if not is_dense(model.config):
         shape = describe_shape(shape_of(model.config))
         raise OptionError(f"{checkpoint}: it is squeezed already ({shape}): squeeze the dense model it was made from")
@@ -113,10 +116,5 @@ def _told_of(architecture: str, kind: Any, absent: set[str]) -> list[str]:
 def matching_tokenizer(checkpoint: str, dense: Any) -> Any:
     """Load a checkpoint's tokenizer. Raises `FolderError` without one, `OptionError` for one of more tokens."""
     tokenizer = load_tokenizer(checkpoint)
-    tokens = max(tokenizer.get_vocab().values()) + 1
-    if tokens > dense.config.vocab_size:
-        raise OptionError(
-            f"{checkpoint}: its tokenizer has {tokens} tokens, the model embeddings for {dense.config.vocab_size}: "
-            "they do not belong together; put the tokenizer beside it that the model was trained with"
-        )
+    check_tokens(checkpoint, tokenizer, dense)
     return tokenizer

@@ -34,12 +34,20 @@ from squeezebert.data.batches import tokenise
 from squeezebert.data.calibration import Calibration, calibrate, held_out_decisions
 from squeezebert.data.examples import LabelledData, encode_targets
 from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
-from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
 from squeezebert.training.options import DistilOptions, FinetuneOptions
-from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, first_line, latest_save, save_model
+from squeezebert.training.runs import (
+    PROGRESS_FOLDER,
+    add_model,
+    begin,
+    check_output,
+    first_line,
+    latest_save,
+    save_model,
+)
 from squeezebert.training.squeeze import calibration_texts, can_refit, refit
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.teacher import accepted, fits_ours
@@ -123,12 +131,12 @@ def longest(model: Any) -> int:
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
-def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any) -> Any:
+def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any, *, any_architecture: bool = False) -> Any:
     """Load a model that was trained on the labels of `data`, to teach a student that reads with `tokenizer`.
 
     Raises `FolderError` when there is none, `OptionError` when its labels or its vocabulary are others.
     """
-    teacher, trained_head = load_base(name, data, "--teacher")
+    teacher, trained_head = load_base(name, data, "--teacher", any_architecture=any_architecture)
     if not trained_head:
         raise OptionError(
             f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
@@ -154,6 +162,16 @@ def load_tokenizer(base: str | Path) -> Any:
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there is none
         raise FolderError(f"{base}: no tokenizer there; copy its tokenizer.json beside the weights")
     return tokenizer
+
+
+def check_tokens(checkpoint: str | Path, tokenizer: Any, model: Any) -> None:
+    """Raise `OptionError` when a tokenizer has more tokens than the model has embeddings."""
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if tokens > model.config.vocab_size:
+        raise OptionError(
+            f"{checkpoint}: its tokenizer has {tokens} tokens, the model embeddings for {model.config.vocab_size}: "
+            "they do not belong together; put the tokenizer beside it that the model was trained with"
+        )
 
 
 def finetune(
@@ -185,9 +203,6 @@ def finetune(
     """
     metric = _metric(options, data)
     work = output / PROGRESS_FOLDER
-    fingerprint = _fingerprint(data, base, options, distil, teacher)
-    if not overwrite:
-        check_output(output, fingerprint, RECORD)
     transformers.set_seed(options.seed)
     units = Units()
     targets = encode_targets(data.train, data.task, data.labels)
@@ -196,8 +211,12 @@ def finetune(
     trained_head = model is not None
     if model is None:
         model, trained_head = load_base(base, data, any_architecture=any_architecture)
+    fingerprint = _fingerprint(data, base, model, options, distil, teacher)
+    if not overwrite:
+        check_output(output, fingerprint, RECORD)
     model.accepts_loss_kwargs = False  # or Trainer takes losses for summed, and scales them by accumulation
     tokenizer = load_tokenizer(base)
+    check_tokens(base, tokenizer, model)
     max_length = min(options.max_length, longest(model))
     if distil is not None and distil.refit and not trained_head and can_refit(model, teacher):
         report("fitting the student's matrices to the teacher on the texts to train on")
@@ -228,7 +247,10 @@ def finetune(
         distil = distil or DistilOptions()
         if taught is None and distil.cache_teacher:
             hidden, most = distil.hidden_weight > 0, distil.cache_gigabytes
-            taught = TaughtTexts.of(teacher, train, tokenizer, hidden=hidden, gigabytes=most, report=report)
+            if torch.accelerator.is_available():
+                teacher.to(torch.accelerator.current_accelerator())
+            bf16 = options.precision == "bf16"
+            taught = TaughtTexts.of(teacher, train, tokenizer, hidden=hidden, gigabytes=most, bf16=bf16, report=report)
         train = replace(train, numbered=taught is not None)
         distilling = {"teacher": teacher, "distil": distil, "task": data.task, "units": units, "taught": taught}
         kind = lambda *args, **kwargs: DistilTrainer(*args, **distilling, **kwargs)  # noqa: E731
@@ -251,11 +273,15 @@ def finetune(
         trainer.add_callback(EarlyStoppingCallback(options.patience))
     trainer.remove_callback(PrinterCallback)
     begin(work, fingerprint)
-    trainer.train(resume_from_checkpoint=latest_save(work))
-
-    prediction = trainer.predict(evaluation, metric_key_prefix="final")
-    # Not in the order of the rows: evaluation is grouped by length as well
-    logits = units.to_own(_finite(prediction.predictions))
+    try:
+        trainer.train(resume_from_checkpoint=latest_save(work))
+        prediction = trainer.predict(evaluation, metric_key_prefix="final")
+        # Not in the order of the rows: evaluation is grouped by length as well
+        logits = units.to_own(_finite(prediction.predictions))
+    except DivergedError:
+        if trainer.is_world_process_zero():
+            shutil.rmtree(work)  # or the same command with another learning rate would be refused
+        raise
     targets = units.to_own(np.asarray(prediction.label_ids))
     calibration = calibrate(logits, targets, data.task)
     if data.task == "multi_label":
@@ -331,17 +357,20 @@ def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> 
 def _finite(predictions: Any) -> np.ndarray:
     logits: np.ndarray = np.asarray(predictions)
     if not np.isfinite(logits).all():
-        raise OptionError("training diverged: the model's answers are not numbers any more; lower --learning-rate")
+        raise DivergedError("training diverged: the model's answers are not numbers any more; lower --learning-rate")
     return logits
 
 
-def _fingerprint(data: LabelledData, base: str | Path, options: FinetuneOptions, distil: Any, teacher: Any) -> str:
+def _fingerprint(
+    data: LabelledData, base: str | Path, model: Any, options: FinetuneOptions, distil: Any, teacher: Any
+) -> str:
     digest = hashlib.sha256()
     told = {**asdict(options), "base": str(base), "distil": None if distil is None else asdict(distil)}
     told.pop("report_to")
-    if teacher is not None:
-        told["teacher"] = str(teacher.config.name_or_path)
     digest.update(json.dumps([told, data.task, data.labels], sort_keys=True).encode())
+    for one in (model, teacher):
+        if one is not None:
+            add_model(digest, one)
     for example in (*data.train, *data.evaluation):
         digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

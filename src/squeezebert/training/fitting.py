@@ -15,6 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+# The least that a fit is drawn to its prior: below it, rounding of the moments makes them indefinite
+_LEAST_RIDGE = 1e-5
 # Rounds of fitting blocks and remainder in turn; the error falls by less than 1 % a round after these
 ROUNDS = 12
 
@@ -50,7 +52,7 @@ class Moments:
         xx = self._sums["xx"] / self.tokens - torch.outer(x, x)
         yx = self._sums["yx"] / self.tokens - torch.outer(y, x)
         variance = (self._sums["yy"] / self.tokens - y**2).clamp_min(0)
-        drawn = ridge * xx.diagonal().mean() + 1e-12
+        drawn = max(ridge, _LEAST_RIDGE) * xx.diagonal().mean() + 1e-12
         A = xx + torch.eye(self.inputs, dtype=xx.dtype) * drawn
         W = torch.linalg.solve(A, (yx + drawn * prior_OI.double()).T).T
         return Target(W, A, xx, yx, x, y, variance)

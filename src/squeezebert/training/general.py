@@ -29,7 +29,15 @@ from squeezebert.files.errors import OptionError
 from squeezebert.training.healing import MILESTONES, GeneralTrainer, Saves, StepBatches, tensors, write_json
 from squeezebert.training.objective import Objective
 from squeezebert.training.options import GeneralDistilOptions
-from squeezebert.training.runs import PROGRESS_FOLDER, begin, check_output, dropout_of, latest_save, save_model
+from squeezebert.training.runs import (
+    PROGRESS_FOLDER,
+    add_model,
+    begin,
+    check_output,
+    dropout_of,
+    latest_save,
+    save_model,
+)
 from squeezebert.training.teacher import StateCache, check_cache
 from squeezebert.training.trainer import Progress, Report, duration
 
@@ -178,10 +186,7 @@ def _cached(student: Any, teacher: Any) -> tuple[int, int]:
 def _fingerprint(student: Any, teacher: Any, corpus: Corpus, options: GeneralDistilOptions) -> str:
     digest = hashlib.sha256(json.dumps([asdict(options), corpus.digest], sort_keys=True).encode())
     for model in (student, teacher):
-        digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
-        for name, value in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        add_model(digest, model)
     return digest.hexdigest()
 
 

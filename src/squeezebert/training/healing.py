@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from squeezebert.data.corpus import Corpus
 from squeezebert.data.packing import Batches
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import OptionError
+from squeezebert.files.errors import DivergedError
 from squeezebert.training.objective import Objective
 from squeezebert.training.options import GeneralDistilOptions
 from squeezebert.training.runs import save_model
@@ -102,13 +102,13 @@ class GeneralTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure on the held-out sequences, write a row of the log, and return the loss.
 
-        Raises `OptionError` when training diverged.
+        Raises `DivergedError` when training diverged.
         """
         with self.pause():
             means = self._measure()
             loss, errors = means.pop("loss"), means.pop("errors", [])
             if not math.isfinite(loss):
-                raise OptionError("training diverged: the held-out loss is not a number; lower --learning-rate")
+                raise DivergedError("training diverged: the held-out loss is not a number; lower --learning-rate")
             row: dict[str, Any] = {
                 "step": self.state.global_step,
                 "seconds": round(self._seconds, 3),
@@ -142,7 +142,7 @@ class GeneralTrainer(Trainer):
             tokens = int(batch["attention_mask"].sum())
             found = self.distillation(model, {name: value.to(self.args.device) for name, value in batch.items()})
             for name, value in found.items():
-                sums[name] = sums.get(name, torch.zeros(())) + tokens * value.double().cpu()
+                sums[name] = sums.get(name, torch.zeros(())) + tokens * value.cpu().double()
             weight += tokens
         model.train()
         return {name: (value / weight).tolist() for name, value in sums.items()}

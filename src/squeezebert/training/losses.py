@@ -43,8 +43,11 @@ def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: T
 
 
 def matched_layers(student: int, teacher: int) -> list[int]:
-    """Return which layer of the teacher, counted from 1, each layer of the student is compared with: evenly spaced."""
-    return [round(layer * teacher / student) for layer in range(1, student + 1)]
+    """Return which layer of the teacher, counted from 1, each layer of the student is compared with.
+
+    Evenly spaced, the last with the last; a student with more layers has several for one of the teacher's.
+    """
+    return [-(-layer * teacher // student) for layer in range(1, student + 1)]
 
 
 def layer_errors(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor) -> Tensor:

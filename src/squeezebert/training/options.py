@@ -131,7 +131,8 @@ class GeneralDistilOptions:
     relation_layer: int = -1
     """Layer of the teacher whose relations are learned, from 0, or from the end below 0; the student's is its last."""
     logit_weight: float = 0.0
-    """Weight of the teacher's answers, where it and the student have the same head."""
+    """Weight of the teacher's answers, where it and the student have the same head. Those of a masked-LM head fill
+    memory, several times tokens x vocabulary: lower `batch_tokens`."""
     dropout: float = 0.0
     """Dropout of the student while it learns; its configuration keeps its own."""
     freeze_embeddings: bool = True
@@ -143,7 +144,7 @@ class GeneralDistilOptions:
     held_out: int = 512
     """Sequences that are never trained on, to measure on; at most a tenth of all."""
     milestones: tuple[float, ...] = ()
-    """Shares of the run, as `[0.1,0.5]`, at which the student is kept for good, in a folder of its own."""
+    """Shares of the run, as `0.1 0.5`, at which the student is kept for good, in a folder of its own."""
     cache_teacher: bool = False
     """Keep the teacher's hidden states on disk at the first pass over the texts, and read them in later ones."""
     cache_gigabytes: float = 20.0
@@ -201,6 +202,8 @@ class ShapeOptions:
             value = getattr(self, field)
             if value is not None and value < 0:
                 raise OptionError(f"--{field} {value}: expected 0 or more")
+        if self.rank == 0 and self.groups is None:
+            raise OptionError("--rank 0 asks for nothing by itself: give --groups as well, or leave it out")
         if self.groups == 0 and not self.rank:
             raise OptionError("--groups 0 leaves no blocks: give a --rank as well")
         if self.shape is not None and (self.groups is not None or self.rank is not None):

@@ -40,7 +40,8 @@ def predict_logits(model: Any, tokenizer: Any, examples: list[Example], max_leng
     with torch.inference_mode():
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
-            found = model(**pad([rows[row] for row in chosen])).logits.float().numpy()
+            batch = {name: value.to(model.device) for name, value in pad([rows[row] for row in chosen]).items()}
+            found = model(**batch).logits.float().cpu().numpy()
             logits.update(zip(chosen, found, strict=True))
     model.train(training)
     return np.stack([logits[row] for row in range(len(rows))])

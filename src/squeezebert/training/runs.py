@@ -40,6 +40,14 @@ def latest_save(work: Path) -> str | None:
     return None
 
 
+def add_model(digest: Any, model: Any) -> None:
+    """Add a model's configuration and weights to a hash: the same name may have others after a kill."""
+    digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
 def begin(work: Path, fingerprint: str) -> None:
     """Mark the folder as this run's; saves of another run (they were allowed to go) are deleted."""
     marker = work / MARKER

@@ -33,14 +33,23 @@ def paper_shape(groups: int, rank: int = 0) -> dict[str, Any]:
     return shape
 
 
-def best_shape(hidden_size: int) -> dict[str, Any]:
-    """Return the shape that is taken where none is asked for, scaled to a model's width."""
-    qkv, up, down = (max(_STEP, round(hidden_size * share / _STEP) * _STEP) for share in BEST_RANKS)
+def best_shape(hidden_size: int, intermediate_size: int) -> dict[str, Any]:
+    """Return the shape that is taken where none is asked for, scaled to a model's widths."""
+    # Above these, the factors would have as many weights as the dense matrix
+    breaks_even = hidden_size * intermediate_size / (hidden_size + intermediate_size)
+    most = (3 * hidden_size / 4, breaks_even, breaks_even)
+    qkv, up, down = (_rank(hidden_size * share, limit) for share, limit in zip(BEST_RANKS, most, strict=True))
     ranks = dict.fromkeys(QKV_RANKS, qkv) | {"intermediate_rank": up, "output_rank": down}
     return dict.fromkeys(_SQUEEZED, 0) | ranks | {"shared_qkv_rank": True}
 
 
-def choose_shape(options: ShapeOptions, hidden_size: int) -> tuple[dict[str, Any], str]:
+def _rank(wanted: float, limit: float) -> int:
+    """The multiple of `_STEP` next to `wanted`, or for narrow matrices a number well below `limit`."""
+    stepped = max(_STEP, round(wanted / _STEP) * _STEP)
+    return stepped if stepped <= limit * 3 / 4 else max(1, int(limit / 2))
+
+
+def choose_shape(options: ShapeOptions, hidden_size: int, intermediate_size: int) -> tuple[dict[str, Any], str]:
     """Return the fields of `SqueezeBertConfig` that make the shape, and one sentence on why it is this one.
 
     Raises `OptionError` for a shape file that cannot be read or names something else.
@@ -48,15 +57,15 @@ def choose_shape(options: ShapeOptions, hidden_size: int) -> tuple[dict[str, Any
     if options.shape is not None:
         return _read(Path(options.shape)), f"the shape of {options.shape}"
     if options.groups is None and not options.rank:
-        return best_shape(hidden_size), BEST_REASON
+        return best_shape(hidden_size, intermediate_size), BEST_REASON
     groups = _GROUPS_BESIDE_RANK if options.groups is None else options.groups
     rank = options.rank or 0
     blocks = f"{groups} groups" if groups else "no blocks"
     return paper_shape(groups, rank), f"{blocks}{f' and rank {rank}' if rank else ''}, as asked for"
 
 
-def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: ShapeOptions) -> None:
-    """Check that a shape fits a dense model's sizes and makes it smaller.
+def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: ShapeOptions) -> str | None:
+    """Check that a shape fits a dense model's sizes; return a sentence if it does not make the model smaller.
 
     Raises `OptionError` that names the option as it was typed, and what would fit.
     """
@@ -80,9 +89,32 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
     except ValueError as error:
         raise OptionError(f"{told}: {error} (groups that divide {sizes}: {', '.join(map(str, fits))})") from error
     layers = range(config.num_hidden_layers)
+    asked = told if options.shape is not None else f"--groups {options.groups}"
+    for field, rank_field in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
+        if any(squeezed.groups(field, layer) == 1 and squeezed.rank(rank_field, layer) for layer in layers):
+            raise OptionError(
+                f"{asked}: {rank_field} above 0 beside {field} 1, a dense matrix, which needs no remainder; groups 0 "
+                "is low rank alone, and 2 or more are blocks with a remainder"
+            )
     if all(squeezed.groups(field, layer) == 1 for field in GROUP_FIELDS for layer in layers):
-        asked = told if options.shape is not None else f"--groups {options.groups}"
         raise OptionError(f"{asked}: every matrix stays dense, so nothing is squeezed; ask for other groups than 1")
+    before, after = count_weights(config), count_weights(squeezed)
+    if after >= before:
+        return f"{told}: in this shape the blocks have {after} weights, the dense ones {before}; lower the ranks"
+    return None
+
+
+def count_weights(config: SqueezeBertConfig) -> int:
+    """Return how many weights the matrices of all blocks have, biases left out."""
+    H, F = config.hidden_size, config.intermediate_size
+    sizes = [(H, H)] * 4 + [(H, F), (F, H)]
+    total = 0
+    for layer in range(config.num_hidden_layers):
+        for (inputs, outputs), field, rank_field in zip(sizes, GROUP_FIELDS, RANK_FIELDS, strict=True):
+            groups, rank = config.groups(field, layer), config.rank(rank_field, layer)
+            shared = config.shared_qkv_rank and rank_field in QKV_RANKS[1:]  # counted with the query's
+            total += (inputs * outputs // groups if groups else 0) + rank * (outputs + (0 if shared else inputs))
+    return total
 
 
 def describe_shape(shape: dict[str, Any]) -> str:

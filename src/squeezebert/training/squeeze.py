@@ -133,11 +133,16 @@ def convert(
     if prior is not None:
         norms = {name: value for name, value in prior.base_model.state_dict().items() if ".layernorm." in name}
         student.base_model.load_state_dict(norms, strict=False)
-    calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, fitter or fit_shapes, corrects)
-    for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
-        for error in calibration.fit_block(old, new, near, layer, ridge):
-            report(error)
-    student.train(model.training)
+    training = model.training
+    model.train(False)
+    try:
+        calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, fitter or fit_shapes, corrects)
+        for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
+            for error in calibration.fit_block(old, new, near, layer, ridge):
+                report(error)
+    finally:
+        model.train(training)
+    student.train(training)
     return student
 
 
@@ -222,14 +227,12 @@ class Calibration:
     ) -> Calibration:
         """Embed the text: up to there both models are the same. Raises `ValueError` when there is none."""
         embeddings = encoder.embeddings
-        training, _ = embeddings.training, embeddings.eval()
         states, text, masks = [], [], []
         for ids, mask, types in batches:
             states.append(embeddings(ids, types))
             text.append(mask.bool())
             own = create_bidirectional_mask(config=encoder.config, inputs_embeds=states[-1], attention_mask=mask)
             masks.append(cast(Any, own))
-        embeddings.train(training)
         if not any(bool(rows.any()) for rows in text):
             raise ValueError("no text to calibrate on")
         return cls(states, list(states), text, masks, fitter, corrects)
@@ -242,7 +245,6 @@ class Calibration:
         shared = new.attention if new.attention.down is not None else None
         priors = [[m.written_out(near.attention.down) for m in _matrices(near, True)[0]]]
         priors += [[m.written_out() for m in matrices] for matrices in _matrices(near, True)[1:]]
-        old.eval()
         sources, targets = _matrices(old, True)[0], _matrices(new, True)[0]
         moments = [Moments(s.in_features, s.out_features) for s in sources]
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):

@@ -41,11 +41,13 @@ class TaughtTexts:
         *,
         hidden: bool,
         gigabytes: float = float("inf"),
+        bf16: bool = False,
         report: Callable[[str], None] = lambda line: None,
     ) -> TaughtTexts:
         """Run the teacher over the texts, in an order that they alone decide, so that a resumed run sees the same.
 
-        `hidden` asks for hidden states as well. Raises `OptionError` when they would take more than `gigabytes`.
+        `hidden` asks for hidden states as well, `bf16` for that arithmetic. Raises `OptionError` when the states
+        would take more than `gigabytes`.
         """
         layers, width = teacher.config.num_hidden_layers * hidden, teacher.config.hidden_size
         size = texts.tokens * layers * width * 2 / 1e9
@@ -63,7 +65,7 @@ class TaughtTexts:
         began = said = time.monotonic()
         training = teacher.training
         teacher.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
             for rows in order.split(_BATCH):
                 batch = {k: v.to(teacher.device) for k, v in pad([texts.encodings[row] for row in rows]).items()}
                 taught = teacher(**{k: v for k, v in batch.items() if k in takes}, output_hidden_states=hidden)

@@ -5,7 +5,9 @@ Serves `general.py`.
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,6 +136,23 @@ def check_cache(corpus: Corpus, layers: int, width: int, gigabytes: float) -> No
         )
 
 
+def _reserve(path: Path) -> None:
+    """Take the disk that a sparse file will fill: a write to a mapped page that has none kills the process.
+
+    Raises `OSError` when the disk is full, and leaves no file.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        # Some file systems cannot say beforehand
+
+
 class StateCache:
     """A teacher's hidden states of every token of a corpus, float16 in a memory-mapped file, filled as they are made.
 
@@ -152,6 +171,7 @@ class StateCache:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             self._states = np.lib.format.open_memmap(data, mode="w+", dtype=np.float16, shape=shape)
+            _reserve(data)
             self._known = np.zeros(len(corpus), dtype=bool)
         self._spent = {"read": [0, 0.0], "made": [0, 0.0]}
 

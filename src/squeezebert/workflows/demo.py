@@ -92,7 +92,7 @@ def run_demo(options: DemoOptions, command: str, report: Callable[[str], None]) 
         report=say,
     )
     teacher = SqueezeBertForSequenceClassification.from_pretrained(output / "teacher")
-    shape = best_shape(teacher.config.hidden_size)
+    shape = best_shape(teacher.config.hidden_size, teacher.config.intermediate_size)
     say("squeezing it: fitting cheaper matrices to what it computes on the articles")
     texts = calibration_texts(data.train, load_tokenizer(encoder), TEXT_TOKENS, options.seed, CALIBRATION_TEXTS)
     student = squeeze(teacher, shape, texts)

@@ -7,6 +7,7 @@ output appears at the end, whole; an older model there stays until then.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -25,7 +26,7 @@ from transformers.utils import logging
 
 from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import OptionError, SqueezeBertError, TableError
+from squeezebert.files.errors import DivergedError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.dense import load_dense, matching_tokenizer
@@ -68,8 +69,8 @@ def squeeze_checkpoint(
         workshop.check_output(places.overwrite)
         try:
             record = _squeeze(places, shape_options, healing, command, workshop, report)
-        except SqueezeBertError:
-            workshop.give_up()
+        except Exception as error:
+            workshop.give_up(isinstance(error, DivergedError))
             raise
         workshop.clear()
         return summary(Path(places.output), record)
@@ -87,8 +88,10 @@ def _squeeze(
     torch.manual_seed(healing.seed)  # a pooler that the checkpoint lacks starts from it
     dense = load_dense(places.checkpoint, report)
     tokenizer = matching_tokenizer(places.checkpoint, dense)
-    shape, reason = choose_shape(shape_options, dense.config.hidden_size)
-    check_shape(dense.config, shape, shape_options)
+    shape, reason = choose_shape(shape_options, dense.config.hidden_size, dense.config.intermediate_size)
+    larger = check_shape(dense.config, shape, shape_options)
+    if larger:
+        report(f"warning: {larger}")
     report(f"shape: {describe_shape(shape)} ({reason})")
     options = {
         "model": _digest(dense),
@@ -100,6 +103,11 @@ def _squeeze(
     }
     workshop.claim(options, command, places.overwrite, report)
     corpus = _read_text(places, tokenizer, dense, workshop.folder / "text", healing.seed, report)
+    if corpus.firsts is not None and dense.config.type_vocab_size < 2:
+        raise OptionError(
+            f"--text: it has pairs of texts, and {places.checkpoint} knows one text at a time (type_vocab_size "
+            f"{dense.config.type_vocab_size}): give texts alone, or name one column with --column"
+        )
     workshop.claim({**options, "corpus": corpus.digest}, command, places.overwrite, report)
     if places.heal:
         subject = _learner(dense, healing)
@@ -135,8 +143,10 @@ def _squeeze(
         if places.heal:
             for name in (HEALED, LOG):
                 shutil.copyfile(healed / name, building / name)
-            if (healed / MILESTONES).is_dir():
-                shutil.copytree(healed / MILESTONES, building / MILESTONES)
+            for place in sorted((healed / MILESTONES).glob("*")):
+                kept = copy.deepcopy(student)  # with its head, which learned nothing and is not in the milestone
+                _take(_learner(kept, healing), place)
+                save_model(building / MILESTONES / place.name, kept, tokenizer)
         if record["head"] == "ForSequenceClassification":
             record["scores"], record["scored"] = carry_record(
                 Path(places.checkpoint), building, student, tokenizer, command, report
@@ -293,8 +303,13 @@ def _heal(
     if not (folder / HEALED).exists():
         distil_general(learner, _learner(teacher, options), corpus, folder, options, command=command, report=report)
     # Read back even where it was learned just now, so that a resumed run ends the same
+    _take(learner, folder)
+    return student.cpu().eval()  # Trainer moved what learned to its device
+
+
+def _take(learner: Any, folder: Path) -> None:
+    """Give a model the weights that one of its kind has in `folder`."""
     learner.load_state_dict(type(learner).from_pretrained(folder).state_dict())
-    return student.eval()
 
 
 def _steps(corpus: Corpus, healing: GeneralDistilOptions) -> int:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from squeezebert.files.atomic import settle_leftovers
 from squeezebert.files.errors import FolderError
+from squeezebert.training.general import RECORD as HEALED
+from squeezebert.training.healing import MILESTONES
+from squeezebert.training.runs import PROGRESS_FOLDER, latest_save
 from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, WRITTEN
 
@@ -69,6 +72,7 @@ class Workshop:
     def check_output(self, overwrite: bool) -> None:
         """Raise `FolderError` for an output that holds a model, unless it may be replaced, or anything else."""
         output = self.output
+        output.parent.mkdir(parents=True, exist_ok=True)  # where nothing can be written, say so before hours of work
         if output.exists() and not output.is_dir():
             raise FolderError(f"{output} is a file; --output takes a folder")
         names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
@@ -98,11 +102,12 @@ class Workshop:
             raise FolderError(
                 f"{self.folder} is in the way, and not what squeeze left there: move it, or choose another --output"
             )
-        if there is not None and any(there["options"].get(name, value) != value for name, value in options.items()):
+        differing = [] if there is None else list(_differences(there["options"], options))
+        if there is not None and differing:
             healed = self.folder / "healed"
-            if healed.exists() and not overwrite:
+            if _took_long(healed) and not overwrite:
                 raise FolderError(
-                    f"{self.folder} holds a run that was cut off, of another model, text or options: repeat its "
+                    f"{self.folder} holds a run that was cut off, with another {', '.join(differing[:3])}: repeat its "
                     f"command to finish it ({there['command']}), choose another --output, or --overwrite it"
                 )
             if healed.exists():
@@ -116,9 +121,12 @@ class Workshop:
             part.write_text(json.dumps({"options": options, "command": command}), encoding="utf-8")
             part.replace(self.folder / _JOB)
 
-    def give_up(self) -> None:
-        """Delete the folder after an error, where it holds nothing that took long."""
-        if self.new and self.folder.exists() and not (self.folder / "healed").exists():
+    def give_up(self, diverged: bool = False) -> None:
+        """Delete the folder after an error, where it holds nothing that took long, or healing that `diverged`."""
+        healed = self.folder / "healed"
+        if diverged and healed.exists():
+            self._discard(healed, "rest")
+        if self.new and self.folder.exists() and not _took_long(healed):
             self._discard(self.folder, "rest")
 
     def clear(self) -> None:
@@ -133,6 +141,26 @@ class Workshop:
         _remove(self._hidden(kind))
         folder.rename(self._hidden(kind))
         _remove(self._hidden(kind))
+
+
+def _took_long(healed: Path) -> bool:
+    """Whether there is healing to lose: a finished run, a milestone, or a save to go on from."""
+    kept = (healed / HEALED).exists() or any((healed / MILESTONES).glob("*"))
+    return kept or latest_save(healed / PROGRESS_FOLDER) is not None
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What of a job is other than it was, by the names of its options where there are some."""
+    for name, value in now.items():
+        before = there.get(name, value)
+        if before == value:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield from (f"--{part.replace('_', '-')}" for part in value if before.get(part) != value[part])
+        else:
+            yield {"corpus": "text", "text": "--column, --encoding or --max-length", "healing": "--heal"}.get(
+                name, name
+            )
 
 
 def _remove(folder: Path) -> None:

@@ -1,0 +1,90 @@
+"""The models that have results in; their size, arithmetic and latency in one engine and run out.
+
+Serves `squeezebert glue measure`, whose findings `glue report` shows beside the scores.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+from squeezebert.benchmark.baselines import write_ours, write_usual_export
+from squeezebert.benchmark.latency import TimedFile, measure_latency
+from squeezebert.benchmark.operations import count_operations
+from squeezebert.files.errors import FolderError
+from squeezebert.files.machine import describe_machine, package_versions
+from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.training.teacher import fits_ours
+from squeezebert.workflows.glue.options import GlueMeasureOptions
+from squeezebert.workflows.glue.results import MODEL, summarise
+
+MEASURED = "measured.json"
+OURS, USUAL = "squeezebert", "torch.onnx.export and quantize_dynamic"
+
+
+def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], None]) -> list[str]:
+    """Measure every model of a folder of results, write `measured.json` there, and return lines that say it.
+
+    One trained model of each architecture name is taken: sizes and latency do not depend on the task. All files are
+    timed in one process, interleaved. Raises `FolderError` where no trained model was kept.
+    """
+    logging.disable_progress_bar()
+    folder = Path(options.folder)
+    kept: dict[str, Path] = {}
+    for result in summarise(folder):
+        if (result.best / MODEL / "config.json").is_file():
+            kept.setdefault(result.model, result.best / MODEL)
+    if not kept:
+        raise FolderError(f"{folder}: no trained model was kept there to measure; run without --keep none")
+    found: dict[str, dict[str, Any]] = {}
+    files: dict[str, TimedFile] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for name, checkpoint in kept.items():
+            report(f"exporting {name}")
+            ours = fits_ours(checkpoint)
+            kind: Any = SqueezeBertForSequenceClassification if ours else AutoModelForSequenceClassification
+            model = kind.from_pretrained(checkpoint)
+            operations = {tokens: count_operations(model, tokens) for tokens in options.lengths}
+            exported = (write_ours if ours else write_usual_export)(model, Path(place) / name)
+            embeddings = model.get_input_embeddings().weight.numel()
+            found[name] = {
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "word_embeddings": embeddings,
+                "exported_by": OURS if ours else USUAL,
+                "gflops": {str(tokens): counted.total / 1e9 for tokens, counted in operations.items()},
+                "gflops_by_layer": {
+                    layer: count / 1e9 for layer, count in operations[max(options.lengths)].layers.items()
+                },
+                "megabytes": {precision: file.path.stat().st_size / 1e6 for precision, file in exported.items()},
+            }
+            files |= {f"{name} {precision}": file for precision, file in exported.items()}
+        timings = measure_latency(files, options.lengths, threads=options.threads, runs=options.runs, report=report)
+    for name, told in found.items():
+        told["latency"] = {
+            precision: {str(tokens): timing.to_dict() for tokens, timing in timings[f"{name} {precision}"].items()}
+            for precision in ("fp32", "int8")
+        }
+    record = {
+        "command": command,
+        "lengths": list(options.lengths),
+        "threads": options.threads,
+        "models": found,
+        "machine": describe_machine(),
+        "versions": package_versions(),
+    }
+    part = folder / f".{MEASURED}"
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / MEASURED)
+    longest = str(max(options.lengths))
+    return [
+        f"{name}: {told['parameters'] / 1e6:.1f} M parameters, {told['gflops'][longest]:.2f} GFLOPs and "
+        f"{told['latency']['fp32'][longest]['median_ms']:.1f} ms (int8 "
+        f"{told['latency']['int8'][longest]['median_ms']:.1f} ms) at {longest} tokens"
+        for name, told in found.items()
+    ]

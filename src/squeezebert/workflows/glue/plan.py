@@ -1,0 +1,161 @@
+"""What was asked for in; the training runs of the grid, with their checkpoints and teachers, out. Serves `run.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from squeezebert.data.glue import GLUE
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.workflows.glue.options import GlueRunOptions
+from squeezebert.workflows.glue.results import MODEL, Cell, choose, read_result, summarise
+
+MNLI = "MNLI"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training run and all that it takes, as another process can be handed it."""
+
+    cell: Cell
+    checkpoint: str
+    """Where the model starts from."""
+    teacher: str | None
+    """Folder of its teacher, if it is distilled."""
+    options: FinetuneOptions
+    distil: DistilOptions | None
+    in_grid: bool
+    """Whether it is one of those that learning rate and dropout are chosen by."""
+    output: Path
+    data_dir: str
+    test: bool
+    skip_bad_rows: bool
+    command: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What its result is a result of; another run under the same name has to have the same."""
+        distil = None if self.distil is None else {"teacher": self.teacher, **asdict(self.distil)}
+        return {"checkpoint": self.checkpoint, **asdict(self.options), "distil": distil}
+
+    @property
+    def work(self) -> float:
+        """How long it takes in comparison with other tasks' runs, for the time that is left."""
+        return GLUE[self.cell.task].train.rows * self.options.epochs
+
+
+def chosen_tasks(told: str) -> list[str]:
+    """Return the names of the tasks, in the leaderboard's order. Raises `OptionError` for what is none."""
+    if told == "all":
+        return list(GLUE)
+    names = {name.lower(): name for name in GLUE}
+    asked = [part.strip().lower() for part in told.split(",") if part.strip()]
+    unknown = [part for part in asked if part not in names]
+    if unknown or not asked:
+        raise OptionError(f"--tasks {told}: {', '.join(unknown) or 'nothing'} is no task; tasks are {', '.join(GLUE)}")
+    return [name for name in GLUE if name.lower() in asked]
+
+
+def named_models(told: Sequence[str]) -> dict[str, str]:
+    """Return checkpoints by the names of their models. Raises `OptionError` when two have one name."""
+    models: dict[str, str] = {}
+    for one in told:
+        name, sign, checkpoint = one.partition("=")
+        if not sign:
+            name, checkpoint = Path(one).name or one, one
+        if name in models:
+            raise OptionError(f"--model {one}: two models are called {name}; name one, as OTHER={checkpoint}")
+        if not name or set(name) & set("/\\:") or name.startswith("."):
+            raise OptionError(f"--model {one}: {name!r} cannot name a folder; write NAME={checkpoint}")
+        models[name] = checkpoint
+    return models
+
+
+def plan_jobs(
+    name: str,
+    checkpoint: str,
+    task: str,
+    is_grid: bool,
+    places: GlueRunOptions,
+    options: FinetuneOptions,
+    distil: DistilOptions | None,
+    command: str,
+) -> list[Job]:
+    """The runs of one model and task: those of the grid, or those of the other seeds at what the grid chose."""
+    output = Path(places.output)
+    grid = [
+        Cell(name, places.name, task, rate, dropout, places.seeds[0])
+        for rate in places.learning_rates or (options.learning_rate,)
+        for dropout in places.dropouts or (None,)
+    ]
+    cells = grid
+    if not is_grid:
+        found = [result for cell in grid if (result := read_result(cell.folder(output)))]
+        found = [result for result in found if result["score"] is not None]
+        if not found:
+            return []
+        rate, dropout = choose(found)
+        cells = [Cell(name, places.name, task, rate, dropout, seed) for seed in places.seeds[1:]]
+    if places.mnli_first and task != MNLI:
+        checkpoint = str(best_model(output, name, places.name, MNLI))
+    teacher = None if places.teacher is None else teacher_folder(places.teacher, output, task, places.name)
+    unknown = set(places.epochs_of or ()) - set(GLUE)
+    if unknown:
+        raise OptionError(f"--epochs-of: {', '.join(sorted(unknown))} is no task; tasks are {', '.join(GLUE)}")
+    epochs = (places.epochs_of or {}).get(task, options.epochs)
+    return [
+        Job(
+            cell,
+            checkpoint,
+            teacher,
+            replace(
+                options,
+                learning_rate=cell.learning_rate,
+                dropout=options.dropout if cell.dropout is None else cell.dropout,
+                seed=cell.seed,
+                epochs=epochs,
+                metric=GLUE[task].watched,
+            ),
+            distil,
+            is_grid,
+            output,
+            places.data_dir,
+            places.test,
+            places.skip_bad_rows,
+            command,
+        )
+        for cell in cells
+    ]
+
+
+def best_model(output: Path, model: str, recipe: str, task: str) -> Path:
+    """Return the kept weights of the best run. Raises `FolderError` when there are none."""
+    results = [r for r in summarise(output) if (r.model, r.recipe, r.task) == (model, recipe, task)]
+    folder = results[0].best / MODEL if results else None
+    if folder is None or not (folder / "config.json").is_file():
+        raise FolderError(
+            f"{output}: no trained model of {model}, {recipe}, {task} is kept there; run it first, without --keep none"
+        )
+    return folder
+
+
+def teacher_folder(told: str, output: Path, task: str, recipe: str) -> str:
+    """Return the folder of a task's teacher. Raises `OptionError` or `FolderError` when there is none."""
+    if "{task}" in told:
+        folder = Path(told.replace("{task}", task))
+        if not folder.is_dir():
+            raise FolderError(f"--teacher {told}: no folder {folder}")
+        return str(folder)
+    name, _, of_recipe = told.partition("/")
+    there = {r.recipe for r in summarise(output) if r.model == name and r.task == task} if output.is_dir() else set()
+    there.discard(recipe) if not of_recipe else None
+    if not of_recipe and len(there) != 1:
+        some = f"results of {', '.join(sorted(there))}: write {name}/RECIPE" if there else "no results"
+        raise OptionError(
+            f"--teacher {told}: {output} has {some} for {task}. Train the teacher first: squeezebert glue run "
+            f"--model {name}=FOLDER --output {output}"
+        )
+    return str(best_model(output, name, of_recipe or there.pop(), task))

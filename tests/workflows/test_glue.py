@@ -1,0 +1,413 @@
+"""GLUE on tiny models: grid and seeds, distillation, another architecture, report, measurements and submission."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from conftest import topic_rows
+from squeezebert.cli import main
+from squeezebert.data.glue import GLUE, load_glue
+from squeezebert.data.glue.submission import FILES, read_submission, score_predictions, write_submission
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.workflows.glue.options import GlueRunOptions, GlueSubmitOptions
+from squeezebert.workflows.glue.plan import chosen_tasks, named_models
+from squeezebert.workflows.glue.report import published_table
+from squeezebert.workflows.glue.results import all_results, read_predictions, summarise
+from squeezebert.workflows.glue.run import run_glue
+from squeezebert.workflows.glue.submit import submit
+
+ROWS = {"train": 96, "dev": 20, "test": 6}
+TOPICS = ("sport", "money", "stage")
+FAST = FinetuneOptions(learning_rate=2e-3, epochs=6, batch_size=8, max_length=24, patience=0)
+
+
+def write_task(folder: Path, name: str) -> None:
+    """A task whose label is the topic of its text, or whether two texts have one topic."""
+    task = GLUE[name]
+    texts = topic_rows(200)
+    place = 0
+    for split in task.splits:
+        texts_of = task.texts if task.has_header else ("sentence",)
+        header = ["index", *texts_of, *([task.label] if split.labelled else [])]
+        lines = ["\t".join(header)] if task.has_header or not split.labelled else []
+        for row in range(ROWS[split.name.split("_")[0].replace("diagnostic", "test")]):
+            (one, topic), (two, other) = texts[place % 200], texts[(place + 7) % 200]
+            place += 1
+            if len(task.texts) == 1:
+                label = task.words[topic == "sport"]
+            elif task.words:
+                label = task.words[(TOPICS.index(topic) - TOPICS.index(other)) % len(task.words)]
+            else:
+                label = f"{5.0 * (topic == other):.3f}"
+            cells = [str(row), *[one, two][: len(task.texts)]]
+            if not task.has_header and split.labelled:
+                cells = ["source", label, "", one]
+            elif split.labelled:
+                cells.append(label)
+            lines.append("\t".join(cells))
+        file = folder / ("AX" if split.name == "diagnostic" else name) / f"{split.name}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(line + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("glue")
+    for name in ("CoLA", "STS-B", "MNLI"):
+        write_task(folder, name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def distilbert(tiny_tokenizer, tmp_path_factory) -> Path:
+    """A checkpoint of an architecture that is not ours."""
+    folder = tmp_path_factory.mktemp("distilbert")
+    transformers.set_seed(0)
+    config = transformers.DistilBertConfig(
+        vocab_size=len(tiny_tokenizer), dim=32, n_layers=1, n_heads=4, hidden_dim=64, max_position_embeddings=48
+    )
+    transformers.DistilBertModel(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run(places: GlueRunOptions, options: FinetuneOptions = FAST, distil: DistilOptions | None = None):
+    lines: list[str] = []
+    found = run_glue(places, options, distil or DistilOptions(), "squeezebert glue run ...", lines.append)
+    return found, lines
+
+
+@pytest.fixture(scope="module")
+def results(glue, tiny_base, distilbert, tmp_path_factory):
+    """Two models on two tasks, two learning rates and two seeds."""
+    output = tmp_path_factory.mktemp("results")
+    places = GlueRunOptions(
+        model=[f"tiny={tiny_base}", f"other={distilbert}"],
+        output=str(output),
+        data_dir=str(glue),
+        tasks="STS-B,cola",
+        learning_rates=(1e-6, 2e-3),
+        seeds=(1, 2),
+    )
+    found, lines = run(places)
+    return places, found, lines
+
+
+def test_the_grid_chooses_a_rate_and_every_seed_runs_with_it(results):
+    places, found, lines = results
+    output = Path(places.output)
+    runs = {str(folder.relative_to(output)): result for folder, result in all_results(output)}
+    assert len(runs) == 12  # of each model and task: two rates, and the better one with the second seed
+    by_task = {(r.model, r.task): r for r in summarise(output)}
+    assert list(by_task) == [("other", "CoLA"), ("other", "STS-B"), ("tiny", "CoLA"), ("tiny", "STS-B")]
+    for result in by_task.values():
+        grid = [run for run in result.grid if run["seed"] == 1]
+        best = max(grid, key=lambda run: (run["score"], -run["learning_rate"]))
+        assert result.chosen["learning_rate"] == best["learning_rate"]
+        assert len(result.scores) == 2
+        assert result.scores[0] == best["score"]
+        assert result.subsets == ("train", "dev", "test")
+    assert by_task["tiny", "CoLA"].median > 40
+    assert len(found) == 4
+    assert "(subset: train, dev, test)" in found[0]
+    assert any("about" in line and "left" in line for line in lines)
+    assert any("a subset score" in line for line in lines)
+
+
+def test_metrics_are_those_of_the_saved_predictions(results, glue):
+    output = Path(results[0].output)
+    for folder, found in all_results(output):
+        data = load_glue(found["task"], glue, test=True)
+        answers = read_predictions(folder)
+        assert {name: len(values) for name, values in answers.items()} == {"dev": 20, "test": 6}
+        targets = [example.label for example in data.dev["dev"]]
+        table = found["tables"]["dev"]
+        if found["task"] == "CoLA":
+            chosen = [data.labelled.labels[place] for place in answers["dev"].argmax(1)]
+            assert table["matthews"] == pytest.approx(matthews_corrcoef(targets, chosen))
+            assert found["score"] == pytest.approx(100 * table["matthews"])
+        else:
+            assert table["pearson"] == pytest.approx(np.corrcoef(targets, answers["dev"])[0, 1], abs=1e-5)
+            assert found["score"] == pytest.approx(50 * (table["pearson"] + table["spearman"]))
+
+
+def test_only_the_best_run_keeps_its_weights(results):
+    output = Path(results[0].output)
+    for result in summarise(output):
+        kept = [path.parent.name for path in result.best.parent.glob("*/model/config.json")]
+        assert kept == [result.best.name]
+
+
+def test_what_is_done_is_not_run_again_and_other_options_are_refused(results):
+    places = results[0]
+    before = {folder: (folder / "result.json").stat().st_mtime_ns for folder, _ in all_results(Path(places.output))}
+    found, lines = run(places)
+    assert found == results[1]
+    assert not any("run 1 of" in line for line in lines)
+    assert before == {folder: (folder / "result.json").stat().st_mtime_ns for folder in before}
+    with pytest.raises(FolderError, match=r"result of other options \(batch_size 8, now 4\).*another --name"):
+        run(places, FinetuneOptions(learning_rate=2e-3, epochs=6, batch_size=4, max_length=24, patience=0))
+
+
+def test_a_killed_run_goes_on(glue, tiny_base, tmp_path):
+    """Without its result and weights, a run is made again with the same findings; its neighbours are left alone."""
+    places = GlueRunOptions(
+        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks="CoLA", seeds=(4,), keep="all"
+    )
+    run(places)
+    ((folder, first),) = all_results(tmp_path)
+    (folder / "result.json").unlink()  # killed between training and its result
+    run(places)
+    ((_, second),) = all_results(tmp_path)
+    assert second["tables"] == first["tables"]
+    (folder / "predictions.npz").unlink()
+    with pytest.raises(FolderError, match="cannot be read"):
+        read_predictions(folder)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(FolderError, match="damaged"):
+        run(places)
+
+
+def test_a_teacher_of_another_vocabulary_and_mnli_first(glue, tiny_base, results, tmp_path):
+    import shutil
+
+    from tiny_checkpoints import tiny_tokenizer as other_tokenizer
+
+    # A teacher of MNLI and CoLA whose tokens are others
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    teachers = tmp_path / "teachers"
+    model = transformers.BertModel.from_pretrained(base)
+    model.resize_token_embeddings(len(other_tokenizer()))
+    model.save_pretrained(base)
+    for path in base.glob("*token*"):
+        path.unlink()
+    other_tokenizer().save_pretrained(base)
+    common = {"data_dir": str(glue), "tasks": "CoLA,MNLI", "test": False}
+    run(GlueRunOptions(model=[f"teacher={base}"], output=str(teachers), **common))
+    student = {"model": [f"student={tiny_base}"], "output": str(teachers), "name": "distil", **common}
+    with pytest.raises(OptionError, match="another vocabulary"):
+        run(GlueRunOptions(teacher="teacher", **student), distil=DistilOptions(hidden_weight=1.0))
+    run(GlueRunOptions(teacher="teacher", mnli_first=True, **student))
+    found = {(r["model"], r["task"]): r for _, r in all_results(teachers)}
+    told = found["student", "CoLA"]["options"]
+    assert re.search(r"student/distil/MNLI/.*/model$", told["checkpoint"])
+    assert re.search(r"teacher/plain/CoLA/.*/model$", told["distil"]["teacher"])
+    assert found["student", "MNLI"]["options"]["checkpoint"] == str(tiny_base)
+    assert list(found["student", "MNLI"]["tables"]) == ["dev_matched", "dev_mismatched"]
+    assert found["student", "MNLI"]["score"] == pytest.approx(
+        50 * sum(table["accuracy"] for table in found["student", "MNLI"]["tables"].values())
+    )
+    # A teacher with the same vocabulary, by the folders of its tasks
+    places = {**student, "name": "hidden", "tasks": "CoLA"}
+    pattern = str(teachers / "student/distil/{task}/rate-0.002_seed-1/model")
+    run(GlueRunOptions(teacher=pattern, **places), distil=DistilOptions(hidden_weight=1.0))
+    for teacher, error in (("nobody", OptionError), ("student/plain", FolderError), ("x/{task}", FolderError)):
+        with pytest.raises(error, match=r"teacher|no trained model"):
+            run(GlueRunOptions(teacher=teacher, **{**places, "name": "none"}))
+
+
+def test_two_workers_find_what_one_finds(glue, results, tiny_base, tmp_path):
+    places = GlueRunOptions(
+        model=[f"tiny={tiny_base}"],
+        output=str(tmp_path),
+        data_dir=str(glue),
+        tasks="CoLA",
+        learning_rates=(1e-6, 2e-3),
+        workers=2,
+    )
+    run(places)
+    one = {r["learning_rate"]: r["tables"] for _, r in all_results(Path(results[0].output)) if _is_grid(r, "tiny")}
+    two = {r["learning_rate"]: r["tables"] for _, r in all_results(tmp_path)}
+    assert two == one
+
+
+def _is_grid(found: dict, model: str) -> bool:
+    return found["in_grid"] and found["model"] == model and found["task"] == "CoLA"
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_count(glue, tiny_base, tmp_path):
+    places = GlueRunOptions(
+        model=[f"tiny={tiny_base}"],
+        output=str(tmp_path),
+        data_dir=str(glue),
+        tasks="CoLA",
+        learning_rates=(1e30, 1e-3),
+        seeds=(1, 2),
+    )
+    _, lines = run(places)
+    found = {r["learning_rate"]: r["score"] for _, r in all_results(tmp_path)}
+    assert found[1e30] is None
+    (result,) = summarise(tmp_path)
+    assert result.chosen["learning_rate"] == 1e-3
+    assert len(result.scores) == 2
+    assert any("diverged" in line for line in lines)
+
+
+# --- report and measurements ---------------------------------------------------------------------------------
+
+
+def test_report_and_measurements_through_the_command_line(results, tmp_path, capsys):
+    output = results[0].output
+    assert main(["glue", "measure", output, "--lengths", "8", "16", "--runs", "2"]) == 0
+    measured = json.loads((Path(output) / "measured.json").read_text())
+    assert set(measured["models"]) == {"tiny", "other"}
+    assert measured["models"]["other"]["exported_by"].startswith("torch.onnx.export")
+    tiny = measured["models"]["tiny"]
+    # By hand: 2 blocks of 4 products 32 x 32 and 2 of 32 x 64, both attention products, on 16 tokens; pooler and head
+    blocks = 2 * (16 * (4 * 32 * 32 + 2 * 32 * 64) + 2 * 16 * 16 * 32)
+    assert round(tiny["gflops"]["16"] * 1e9) == 2 * (blocks + 32 * 32 + 32 * GLUE_OUTPUTS)
+    assert sum(tiny["gflops_by_layer"].values()) == pytest.approx(tiny["gflops"]["16"])
+    capsys.readouterr()
+    page, markdown = tmp_path / "out/page.html", tmp_path / "report.md"
+    assert main(["glue", "report", output, "--html", str(page), "--markdown", str(markdown)]) == 0
+    shown = capsys.readouterr().out
+    medians = {(r.model, r.task): f"{r.median:.1f}" for r in summarise(Path(output))}
+    for (model, _), median in medians.items():
+        line = next(line for line in shown.splitlines() if line.startswith(f"{model} ") and "plain" in line)
+        assert median in line
+    assert "subset" in shown
+    assert "Published figures (not ours)" in shown
+    text = page.read_text()
+    assert text.count("<svg") == 2
+    assert "rate" in markdown.read_text()
+    assert main(["glue", "report", str(tmp_path / "out")]) == 1
+    assert "no results there" in capsys.readouterr().err
+
+
+GLUE_OUTPUTS = 2  # CoLA's labels: the first task that is kept
+
+
+def test_published_figures_have_sources():
+    table = published_table()
+    assert all(row[-1] for row in table.rows)
+    assert all(len(row) == len(table.heads) for row in table.rows)
+
+
+# --- submission ----------------------------------------------------------------------------------------------
+
+
+def test_a_partial_submission_of_subsets_is_refused(results, tmp_path):
+    options = {"folder": results[0].output, "model": "tiny", "output": str(tmp_path / "out.zip")}
+    with pytest.raises(FolderError, match=r"no answers for SST-2.tsv.*--partial"):
+        submit(GlueSubmitOptions(**options))
+    with pytest.raises(FolderError, match=r"CoLA.tsv: answers to 6 rows, and the leaderboard has 1063"):
+        submit(GlueSubmitOptions(partial=True, **options))
+    with pytest.raises(OptionError, match="has other, tiny"):
+        submit(GlueSubmitOptions(**options | {"model": "nobody"}))
+    with pytest.raises(OptionError, match="has results of plain"):
+        submit(GlueSubmitOptions(recipe_name="distil", **options))
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_a_complete_submission(tmp_path, monkeypatch):
+    """Official numbers of rows, from runs that are made up."""
+    from squeezebert.workflows.glue.results import Cell, write_result
+
+    random = np.random.default_rng(0)
+    for name, task in GLUE.items():
+        cell = Cell("m", "plain", name, 1e-4, None, 1)
+        folder = cell.folder(tmp_path / "results")
+        folder.mkdir(parents=True)
+        answers = {
+            split.name: (random.random((split.rows, len(task.words))) if task.words else 7 * random.random(split.rows))
+            for split in task.test
+        }
+        told = {"model": "m", "recipe": "plain", "task": name, "learning_rate": 1e-4, "dropout": None, "seed": 1}
+        write_result(folder, {**told, "in_grid": True, "score": 50.0, "tables": {}, "subsets": []}, answers)
+    output = tmp_path / "out.zip"
+    lines = submit(GlueSubmitOptions(folder=str(tmp_path / "results"), model="m", output=str(output)))
+    assert lines[-1] == f"written: {output}"
+    found = read_submission(output)
+    assert set(found) == set(FILES) and len(found) == 11
+    assert len(found["QQP.tsv"]) == 390965
+    assert set(found["MNLI-mm.tsv"]) == set(GLUE["MNLI"].words)
+    assert found["AX.tsv"][0] in GLUE["MNLI"].words
+    assert max(float(word) for word in found["STS-B.tsv"]) == 5.0
+    with zipfile.ZipFile(output) as archive:
+        assert archive.read("WNLI.tsv").startswith(b"index\tprediction\n0\t")
+
+
+def test_a_perfect_predictor_scores_100(glue, tmp_path):
+    for name in ("CoLA", "STS-B", "MNLI"):
+        task = GLUE[name]
+        data = load_glue(name, glue)
+        examples = data.labelled.evaluation
+        if task.words:
+            labels = data.labelled.labels
+            answers = np.eye(len(labels))[[labels.index(str(example.label)) for example in examples]]
+        else:
+            answers = np.array([float(str(example.label)) for example in examples])
+        file = task.test[0].submission
+        path = tmp_path / f"{name}.zip"
+        write_submission(path, {file: answers})
+        predictions = read_submission(path, {file: len(examples)})[file]
+        scores = score_predictions(task, predictions, examples)
+        assert scores == dict.fromkeys(task.metrics, pytest.approx(1.0))
+        wrong = score_predictions(task, predictions[::-1], examples)
+        assert max(wrong.values()) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index\tprediction\n0\t1\n1\tyes\n", r"CoLA.tsv, line 3: 'yes' is none of 0, 1"),
+        ("index\tprediction\n0\t1\n2\t1\n", r"line 3: '2\\t1', expected index 1"),
+        ("id\tlabel\n0\t1\n", "has to begin with the line index<TAB>prediction"),
+        ("index\tprediction\n0\t1\n", "has 1 rows, and has to have 1063"),
+    ],
+)
+def test_wrong_submissions_are_found(tmp_path, text, message):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("CoLA.tsv", text)
+    with pytest.raises(FolderError, match=message):
+        read_submission(path)
+    (tmp_path / "b.zip").write_bytes(b"no zip")
+    with pytest.raises(FolderError, match="no zip that can be read"):
+        read_submission(tmp_path / "b.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "")
+    with pytest.raises(FolderError, match=r"notes.txt is no file of a submission"):
+        read_submission(path)
+
+
+# --- options -------------------------------------------------------------------------------------------------
+
+
+def test_bad_options(tmp_path):
+    with pytest.raises(OptionError, match="squad is no task"):
+        chosen_tasks("CoLA,SQuAD")
+    assert chosen_tasks("rte, cola") == ["CoLA", "RTE"]
+    assert named_models(["a=x/y", "z/w"]) == {"a": "x/y", "w": "z/w"}
+    with pytest.raises(OptionError, match="two models are called y"):
+        named_models(["x/y", "z/y"])
+    with pytest.raises(OptionError, match="cannot name a folder"):
+        named_models(["..=x"])
+    for wrong in (
+        {"seeds": (1, 1)},
+        {"workers": 0},
+        {"name": "a/b"},
+        {"learning_rates": (0.0,)},
+        {"dropouts": (1.0,)},
+    ):
+        with pytest.raises(OptionError):
+            GlueRunOptions(model=["m"], output="o", **wrong)
+    with pytest.raises(OptionError, match="MNLI has to be among --tasks"):
+        run(GlueRunOptions(model=["m"], output=str(tmp_path), tasks="RTE", mnli_first=True))
+
+
+def test_accuracy_is_scikit_learns(glue):
+    examples = load_glue("MNLI", glue).dev["dev_mismatched"]
+    words = [example.label for example in examples]
+    guesses = [GLUE["MNLI"].words[0]] * len(words)
+    assert score_predictions(GLUE["MNLI"], guesses, examples)["accuracy"] == accuracy_score(words, guesses)
