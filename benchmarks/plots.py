@@ -63,7 +63,7 @@ def draw_hours(retention: dict[str, Any]) -> Any:
         shared = set.intersection(*({c["task"] for c in mine if c["hours"] == hour} for hour in hours))
         ys = [kept([c for c in mine if c["hours"] == hour and c["task"] in shared]) for hour in hours]
         axes.plot(hours, ys, "o-", label=f"{setting} ({', '.join(sorted(shared))})")
-    axes.set_xlabel("hours of learning on unlabelled text, 2 cores")
+    axes.set_xlabel("hours of learning on unlabelled text, one core")
     axes.set_ylabel("kept of the teacher's mean score, %")
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)

@@ -311,14 +311,20 @@ def ablation(
 
 
 def retention(
-    tasks: list[Task], runs: Runs, settings: dict[str, str], seeds: list[int], budget: int, rate: float, alpha: float
+    tasks: list[Task],
+    runs: Runs,
+    settings: list[tuple[str, str]],
+    seeds: list[int],
+    budget: int,
+    rate: float,
+    alpha: float,
 ) -> Iterator[dict[str, Any]]:
-    """Students of a setting over all tasks: `settings` names a shape, and a healed general student to start from."""
+    """Students of a setting over all tasks: a setting is a shape, and a healed general student to start from."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for task in tasks:
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
-        for setting, general in settings.items():
+        for setting, general in settings:
 
             def start(setting: str = setting, general: str = general) -> Any:
                 if general:
@@ -390,7 +396,7 @@ def main() -> None:
         shapes = [name for name in options.shapes.split(",") if name]
         made = ablation(tasks, runs, shapes, seeds, budgets)
     else:
-        settings = {name: general for name, _, general in (one.partition("=") for one in options.settings.split(","))}
+        settings = [(name, general) for name, _, general in (s.partition("=") for s in options.settings.split(","))]
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)
     about = {
         "command": "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]]),
@@ -406,17 +412,26 @@ def main() -> None:
 def record(
     place: Path, tasks: list[Task], cells: list[dict[str, Any]], about: dict[str, Any], data: Path, work: Path
 ) -> None:
-    """Write the cells so far of these tasks beside those of other tasks that are there.
+    """Write the cells so far beside those that are there: of other tasks, and of these with the same teacher.
 
     Where data and work lie is this machine's business, and is left out of the command and of warnings alike.
     """
     there: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {"tasks": {}, "cells": []}
-    mine = {cell["task"] for cell in cells}
+    teachers_of = {cell["task"]: cell.get("teacher") for cell in cells}
+    names = {cell["cell"] for cell in cells}
+    others = [
+        cell
+        for cell in there["cells"]
+        if cell["task"] not in teachers_of
+        or (cell["cell"] not in names and cell.get("teacher") == teachers_of[cell["task"]])
+    ]
     for task in tasks:
-        if task.name in mine:
+        if task.name in teachers_of:
             rows = {"train": len(task.data.train), "evaluation": len(task.data.evaluation)}
-            there["tasks"][task.name] = {**about, "rows": rows, "warnings": list(task.data.report.warnings)}
-    others = [cell for cell in there["cells"] if cell["task"] not in mine]
+            kept = any(cell["task"] == task.name for cell in others)
+            before = there["tasks"].get(task.name, {}).get("commands", []) if kept else []
+            told = {"commands": list(dict.fromkeys([*before, about["command"]])), "rows": rows}
+            there["tasks"][task.name] = {**about, **told, "warnings": list(task.data.report.warnings)}
     told = json.dumps(about | {"tasks": there["tasks"], "cells": [*others, *cells]}, indent=1)
     place.write_text(told.replace(str(data), "DATA").replace(str(work), "WORK") + "\n")
 

@@ -141,8 +141,14 @@ def _by_task(record: dict[str, Any], names: tuple[str, ...], show: Callable[[lis
 
 def _told(record: dict[str, Any]) -> str:
     """Where each task's cells come from."""
-    commands = dict.fromkeys((told["command"], made_on(told)) for told in record["tasks"].values())
-    return " ".join(f"`{command}`. {made}" for command, made in commands)
+    commands = dict.fromkeys(
+        (command, made_on(told))
+        for told in record["tasks"].values()
+        for command in told.get("commands", [told["command"]])
+    )
+    machines = dict.fromkeys(made for _, made in commands)
+    shown = (" ".join(f"`{c}`." for c, of in commands if of == made) + f" {made}" for made in machines)
+    return " ".join(shown)
 
 
 def made_on(record: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from squeezebert.files.manifest import read_manifest
 from squeezebert.files.stopwatch import Timing, interleave
 from squeezebert.runtime.session import open_session
 
-# Token ids are drawn below this, so that every vocabulary has them
-_SMALLEST_VOCABULARY = 1000
+# Token ids are drawn below this, which published vocabularies have
+VOCABULARY = 1000
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ def measure_latency(
     threads: int = 1,
     runs: int = 30,
     burst: int = 1,
+    vocabulary: int = VOCABULARY,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[int, Timing]]:
     """Time each file on one text of each length (in tokens), interleaved with the others: name -> length -> times.
 
     All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to. `burst` is that
-    of `interleave`.
+    of `interleave`; token ids are drawn below `vocabulary`.
     """
     sessions = {
         name: open_session(file.path, threads, file.disabled_optimizers, file.exact) for name, file in files.items()
@@ -58,14 +59,14 @@ def measure_latency(
     found: dict[str, dict[int, Timing]] = {name: {} for name in files}
     for length in lengths:
         report(f"timing {len(sessions)} files at {length} tokens, {runs} runs each")
-        things = {name: _runner(session, length) for name, session in sessions.items()}
+        things = {name: _runner(session, length, vocabulary) for name, session in sessions.items()}
         for name, timing in interleave(things, runs, burst=burst).items():
             found[name][length] = timing
     return found
 
 
-def _runner(session: Any, length: int) -> Callable[[], object]:
-    ids = np.random.default_rng(length).integers(1, _SMALLEST_VOCABULARY, (1, length), dtype=np.int64)
+def _runner(session: Any, length: int, vocabulary: int) -> Callable[[], object]:
+    ids = np.random.default_rng(length).integers(1, vocabulary, (1, length), dtype=np.int64)
     values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     inputs = {given.name: values[given.name] for given in session.get_inputs()}
     return lambda: session.run(None, inputs)

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from squeezebert.benchmark.baselines import write_ours, write_usual_export
-from squeezebert.benchmark.latency import TimedFile, measure_latency
+from squeezebert.benchmark.latency import VOCABULARY, TimedFile, measure_latency
 from squeezebert.benchmark.operations import count_operations
 from squeezebert.files.errors import FolderError
 from squeezebert.files.machine import describe_machine, package_versions
@@ -44,12 +44,14 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
         raise FolderError(f"{folder}: no trained model was kept there to measure; run without --keep none")
     found: dict[str, dict[str, Any]] = {}
     files: dict[str, TimedFile] = {}
+    vocabulary = VOCABULARY
     with tempfile.TemporaryDirectory() as place:
         for name, checkpoint in kept.items():
             report(f"exporting {name}")
             ours = fits_ours(checkpoint)
             kind: Any = SqueezeBertForSequenceClassification if ours else AutoModelForSequenceClassification
             model = kind.from_pretrained(checkpoint)
+            vocabulary = min(vocabulary, model.config.vocab_size)
             operations = {tokens: count_operations(model, tokens) for tokens in options.lengths}
             exported = (write_ours if ours else write_usual_export)(model, Path(place) / name)
             embeddings = model.get_input_embeddings().weight.numel()
@@ -64,7 +66,14 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
                 "megabytes": {precision: file.path.stat().st_size / 1e6 for precision, file in exported.items()},
             }
             files |= {f"{name} {precision}": file for precision, file in exported.items()}
-        timings = measure_latency(files, options.lengths, threads=options.threads, runs=options.runs, report=report)
+        timings = measure_latency(
+            files,
+            options.lengths,
+            threads=options.threads,
+            runs=options.runs,
+            vocabulary=vocabulary,
+            report=report,
+        )
     for name, told in found.items():
         told["latency"] = {
             precision: {str(tokens): timing.to_dict() for tokens, timing in timings[f"{name} {precision}"].items()}

@@ -158,7 +158,7 @@ def published_table() -> Table:
     rows = [
         [
             entry["model"],
-            entry["on"],
+            entry["rows"],
             *(str(entry["tasks"].get(task, "")) for task in tasks),
             "" if entry["score"] is None else str(entry["score"]),
             entry["source"] + (f" ({entry['notes']})" if entry["notes"] else ""),
