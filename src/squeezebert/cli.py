@@ -8,8 +8,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
-from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, Field, fields
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser
 
@@ -164,6 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _default(field: Field[Any]) -> list[Any]:
+    made: Any = field.default if field.default_factory is MISSING else field.default_factory()
+    return list(made)
+
+
 def _value(options: type, name: str, given: Any) -> Any:
     """A parsed value as its dataclass has it: lists are how several words on a command line come."""
     return tuple(given) if get_origin(get_type_hints(options)[name]) is tuple else given
@@ -207,7 +212,7 @@ def add_options(parser: ArgumentParser, options: type) -> None:
     documented = field_docstrings(options)
     for field in fields(options):
         help_text = documented[field.name]
-        required = field.default is MISSING
+        required = field.default is MISSING and field.default_factory is MISSING
         if hints[field.name] is bool:
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
@@ -216,7 +221,7 @@ def add_options(parser: ArgumentParser, options: type) -> None:
                 help=help_text,
             )
         elif get_origin(hints[field.name]) in (list, tuple):
-            several: dict[str, Any] = {"required": True} if required else {"default": list(cast(Any, field.default))}
+            several: dict[str, Any] = {"required": True} if required else {"default": _default(field)}
             of = get_args(hints[field.name])[0]
             group.add_argument(f"--{field.name.replace('_', '-')}", type=of, nargs="+", help=help_text, **several)
         elif field.name in POSITIONAL:

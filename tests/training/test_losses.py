@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from squeezebert.files.errors import OptionError
-from squeezebert.training.losses import hidden_loss, soft_loss
+from squeezebert.training.losses import hard_loss, hidden_loss, no_labels, soft_loss
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.trainer import duration
 
@@ -67,3 +68,30 @@ def test_impossible_distillation_is_named(options):
 )
 def test_durations_are_said_as_people_do(seconds, said):
     assert duration(seconds) == said
+
+
+# --- labels that are not there -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_the_hard_loss_is_the_models_own_and_passes_over_texts_without_labels(task):
+    from tiny_checkpoints import tiny_model
+
+    kinds = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+    labels = 1 if task == "regression" else 3
+    model = tiny_model(num_labels=labels, problem_type=kinds.get(task, task))
+    ids = torch.randint(5, 60, (4, 7))
+    targets = {
+        "single_label": np.array([0, 2, 1, 1]),
+        "multi_label": np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]], dtype=np.float32),
+        "regression": np.array([0.5, -1, 2, 0], dtype=np.float32),
+    }[task]
+    own = model(ids, labels=torch.from_numpy(targets))
+    assert torch.allclose(hard_loss(own.logits, torch.from_numpy(targets), task), own.loss)
+    half = torch.from_numpy(np.concatenate([targets[:2], no_labels(2, targets)]))
+    known = hard_loss(own.logits[:2], torch.from_numpy(targets[:2]), task)
+    assert torch.allclose(hard_loss(own.logits, half, task), known / 2)
+    nothing = torch.from_numpy(no_labels(4, targets))
+    assert hard_loss(own.logits, nothing, task) == 0
+    hard_loss(own.logits, half, task).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)

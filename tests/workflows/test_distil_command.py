@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from conftest import topic_rows
 from dense_models import bert
@@ -210,3 +211,38 @@ def test_another_rate_can_be_tried_after_one_that_diverged(made, tmp_path, capsy
     told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
     assert "training diverged" in refused(capsys, *told, "--epochs", 1, "--learning-rate", 1e30)
     assert run("distil", *told, "--epochs", 0.5, "--max-length", 24) == 0
+
+
+# --- more texts, without labels ------------------------------------------------------------------------------
+
+
+def test_texts_without_labels_are_learned_from_the_teacher(made, tmp_path, capsys):
+    """A student that sees few labels and many texts agrees with its teacher more than one that sees few."""
+    rows = topic_rows(120)
+    few = tmp_path / "few.csv"
+    few.write_text("message,folder\n" + "".join(f'"{text}",{topic}\n' for text, topic in rows[:24]))
+    held_out = tmp_path / "eval.csv"
+    held_out.write_text("message,folder\n" + "".join(f'"{text}",{topic}\n' for text, topic in rows[90:]))
+    (tmp_path / "more.txt").write_text("".join(f"{text}\n" for text, _ in rows[24:]))
+    told = (few, "--eval", held_out, "--teacher", made / "teacher", "--base", made / "encoder", *FAST, *LONGER)
+    errors = {}
+    for name, more in (("few", ()), ("more", ("--unlabelled", tmp_path / "more.txt", "--cache-teacher"))):
+        assert run("distil", *told, "--output", tmp_path / name, "--no-refit", "--seed", 5, *more) == 0
+        said = capsys.readouterr().err
+        assert ("66 without labels" in said) == (name == "more")  # the 30 that are evaluated on are left out
+        student = SqueezeBertForSequenceClassification.from_pretrained(tmp_path / name).eval()
+        teacher = SqueezeBertForSequenceClassification.from_pretrained(made / "teacher").eval()
+        tokenizer = AutoTokenizer.from_pretrained(made / "teacher")
+        batch = tokenizer([text for text, _ in rows[90:]], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            answers = [model(**batch).logits.log_softmax(-1) for model in (student, teacher)]
+        errors[name] = float((answers[1].exp() * (answers[1] - answers[0])).sum(-1).mean())
+    assert errors["more"] < 0.7 * errors["few"]
+
+
+def test_texts_without_labels_have_to_be_of_the_tasks_kind(made, tmp_path, capsys):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence1,sentence2\na goal,a team\n")
+    told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
+    assert "the task is of single texts, and these are pairs" in refused(capsys, *told, "--unlabelled", pairs)
+    assert "no such file" in refused(capsys, *told, "--unlabelled", tmp_path / "nothing.txt")

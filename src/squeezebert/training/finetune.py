@@ -32,12 +32,13 @@ from transformers import (
 
 from squeezebert.data.batches import tokenise
 from squeezebert.data.calibration import Calibration, calibrate, held_out_decisions
-from squeezebert.data.examples import LabelledData, encode_targets
+from squeezebert.data.examples import Example, LabelledData, encode_targets
 from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
 from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
+from squeezebert.training.losses import no_labels
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import (
     PROGRESS_FOLDER,
@@ -184,6 +185,7 @@ def finetune(
     teacher: Any = None,
     distil: DistilOptions | None = None,
     taught: TaughtTexts | None = None,
+    unlabelled: Sequence[Example] = (),
     any_architecture: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -194,14 +196,17 @@ def finetune(
 
     `base` is a checkpoint folder or Hub id; with `model`, that model is trained instead and `base` gives the
     tokenizer. With `teacher`, the model also learns from its answers, as `distil` says; `taught`, for several runs
-    with one teacher, is what it made of the texts to train on. With `any_architecture`, `base` may be whatever
-    transformers loads for sequence classification, for comparison: export takes our architecture alone. `command` is
-    recorded in the model card; `report` gets lines of progress.
+    with one teacher, is what it made of the texts to train on; `unlabelled` are more texts, of which it alone knows
+    the answers. With `any_architecture`, `base` may be whatever transformers loads for sequence classification, for
+    comparison: export takes our architecture alone. `command` is recorded in the model card; `report` gets lines of
+    progress.
 
     A run that was killed is continued by the same call; with other options or data it is refused.
     Raises `FolderError` for an output that holds something else, and what `load_base` and `load_tokenizer` raise.
     """
     metric = _metric(options, data)
+    if unlabelled and teacher is None:
+        raise OptionError("texts without labels teach nothing without a teacher: distil, or leave them out")
     work = output / PROGRESS_FOLDER
     transformers.set_seed(options.seed)
     units = Units()
@@ -211,7 +216,7 @@ def finetune(
     trained_head = model is not None
     if model is None:
         model, trained_head = load_base(base, data, any_architecture=any_architecture)
-    fingerprint = _fingerprint(data, base, model, options, distil, teacher)
+    fingerprint = _fingerprint(data, unlabelled, base, model, options, distil, teacher)
     if not overwrite:
         check_output(output, fingerprint, RECORD)
     model.accepts_loss_kwargs = False  # or Trainer takes losses for summed, and scales them by accumulation
@@ -230,11 +235,13 @@ def finetune(
         model.base_model.embeddings.requires_grad_(False)
 
     takes = accepted(model)
-    train = tokenise(tokenizer, data.train, max_length, units.to_standard(targets), takes)
+    targets = np.concatenate([units.to_standard(targets), no_labels(len(unlabelled), targets)])
+    train = tokenise(tokenizer, [*data.train, *unlabelled], max_length, targets, takes)
     held_out = units.to_standard(encode_targets(data.evaluation, data.task, data.labels))
     evaluation = tokenise(tokenizer, data.evaluation, max_length, held_out, takes)
     report(
-        f"{len(train)} texts to train on ({train.tokens} tokens, {train.truncated} cut to {max_length}), "
+        f"{len(train)} texts to train on ({f'{len(unlabelled)} without labels, ' if unlabelled else ''}{train.tokens} "
+        f"tokens, {train.truncated} cut to {max_length}), "
         f"{len(evaluation)} to evaluate on"
     )
 
@@ -295,7 +302,7 @@ def finetune(
             clear_checkpoint(output)  # only now: until the new model is there, the old one stays
         told = None
         if teacher is not None and distil is not None:
-            told = {"teacher": str(teacher.config.name_or_path), **asdict(distil)}
+            told = {"teacher": str(teacher.config.name_or_path), "unlabelled": len(unlabelled), **asdict(distil)}
         _write(output, trainer, tokenizer, data, options, max_length, metrics, calibration, command, base, told)
         shutil.rmtree(work)
     return FinetuneResult(output, metrics, calibration, trainer.state.global_step, train.truncated)
@@ -362,7 +369,13 @@ def _finite(predictions: Any) -> np.ndarray:
 
 
 def _fingerprint(
-    data: LabelledData, base: str | Path, model: Any, options: FinetuneOptions, distil: Any, teacher: Any
+    data: LabelledData,
+    unlabelled: Sequence[Example],
+    base: str | Path,
+    model: Any,
+    options: FinetuneOptions,
+    distil: Any,
+    teacher: Any,
 ) -> str:
     digest = hashlib.sha256()
     told = {**asdict(options), "base": str(base), "distil": None if distil is None else asdict(distil)}
@@ -371,7 +384,7 @@ def _fingerprint(
     for one in (model, teacher):
         if one is not None:
             add_model(digest, one)
-    for example in (*data.train, *data.evaluation):
+    for example in (*data.train, *data.evaluation, *unlabelled):
         digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

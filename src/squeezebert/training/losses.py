@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from squeezebert.data.options import Task
+
+# The class of a text without a label, which cross-entropy passes over
+_NO_CLASS = -100
 
 
 def soft_loss(student_BL: Tensor, teacher_BL: Tensor, task: Task, temperature: float) -> Tensor:
@@ -25,6 +29,31 @@ def soft_loss(student_BL: Tensor, teacher_BL: Tensor, task: Task, temperature: f
         return F.binary_cross_entropy_with_logits(student_BL / temperature, target) * temperature**2
     target = F.softmax(teacher_BL / temperature, dim=-1)
     return F.cross_entropy(student_BL / temperature, target) * temperature**2
+
+
+def hard_loss(logits_BL: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """The loss of the labels, as the models compute it, where some texts of a batch have none (see `no_labels`).
+
+    The mean over all texts of the batch: a text without a label adds 0.
+    """
+    if task == "single_label":
+        loss = F.cross_entropy(logits_BL, labels, ignore_index=_NO_CLASS, reduction="sum")
+    else:
+        wanted_BL = labels.view(len(labels), -1)
+        known_B1 = ~wanted_BL.isnan().any(dim=1, keepdim=True)
+        wanted_BL = wanted_BL.nan_to_num()
+        if task == "regression":
+            losses_BL = F.mse_loss(logits_BL.float(), wanted_BL, reduction="none")
+        else:
+            losses_BL = F.binary_cross_entropy_with_logits(logits_BL.float(), wanted_BL, reduction="none")
+        loss = (losses_BL * known_B1).sum() / wanted_BL.shape[1]
+    return loss / len(labels)
+
+
+def no_labels(count: int, targets: np.ndarray) -> np.ndarray:
+    """Return targets for `count` texts without labels, to stand behind `targets`, as `hard_loss` knows them."""
+    missing = _NO_CLASS if np.issubdtype(targets.dtype, np.integer) else np.nan
+    return np.full((count, *targets.shape[1:]), missing, dtype=targets.dtype)
 
 
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
 from squeezebert.training.adversarial import Perturbation
-from squeezebert.training.losses import hidden_loss, soft_loss
+from squeezebert.training.losses import hard_loss, hidden_loss, soft_loss
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, stream_order
 from squeezebert.training.taught import TaughtTexts
@@ -87,9 +87,9 @@ class ClassifierTrainer(Trainer):
 class DistilTrainer(ClassifierTrainer):
     """A Trainer whose model also learns from `teacher`, a model of the same labels that is not trained.
 
-    Training loss: alpha * soft + (1 - alpha) * hard, plus `hidden_weight` times the hidden-state loss.
-    Evaluation is that of the labels alone. With `taught`, what the teacher makes of the texts is looked up there, by
-    the number of a text in its batch (`row`).
+    Training loss: alpha * soft + (1 - alpha) * hard, plus `hidden_weight` times the hidden-state loss; a text without
+    a label has no hard part. Evaluation is that of the labels alone. With `taught`, what the teacher makes of the
+    texts is looked up there, by the number of a text in its batch (`row`).
     """
 
     def __init__(
@@ -130,11 +130,13 @@ class DistilTrainer(ClassifierTrainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """Return the loss of one batch, and the student's outputs where they are asked for."""
         hidden = self.distil.hidden_weight > 0 and model.training
-        row = inputs.get("row")
-        inputs = {name: value for name, value in inputs.items() if name != "row"}
+        row, labels = inputs.get("row"), inputs.get("labels")
+        left_out = ("row", "labels") if model.training else ("row",)
+        inputs = {name: value for name, value in inputs.items() if name not in left_out}
         outputs = model(**inputs, output_hidden_states=hidden)
         loss: Tensor = outputs.loss
-        if model.training:
+        if model.training and labels is not None:
+            loss = hard_loss(outputs.logits, labels, self.task)
             answers, states = self._teach(inputs, row, hidden)
             answers = self.units.to_standard(answers)
             soft = soft_loss(outputs.logits, answers, self.task, self.distil.temperature)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from squeezebert.files.errors import OptionError
@@ -36,6 +36,9 @@ class DistilPlaces:
     teacher was trained from."""
     output: str
     """Folder for the trained student."""
+    unlabelled: list[str] = field(default_factory=list)
+    """More texts of the same kind, without labels, that the student learns the teacher's answers to: tables, or .txt
+    files with one text a line."""
     overwrite: bool = False
     """Replace a model that the output folder holds already."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers.utils import logging
 
-from squeezebert.data.examples import DataReport, LabelledData, load_labelled
+from squeezebert.data.examples import DataReport, Example, LabelledData, load_labelled, read_examples
 from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.lock import only_run
@@ -60,6 +60,7 @@ def distil_table(
     data = load_labelled(places.data, data_options)
     for line in describe(data):
         report(line)
+    unlabelled = read_unlabelled(places.unlabelled, data, data_options)
     teacher = load_task_teacher(places.teacher, data, load_tokenizer(places.base))
     widths = teacher.config.hidden_size, student.hidden_size
     if distilling.hidden_weight and widths[0] != widths[1]:
@@ -78,11 +79,30 @@ def distil_table(
             options,
             teacher=teacher,
             distil=distilling,
+            unlabelled=unlabelled,
             overwrite=places.overwrite,
             command=command,
             report=report,
         )
     return summary(result)
+
+
+def read_unlabelled(sources: Sequence[str], data: LabelledData, options: DataOptions) -> list[Example]:
+    """Read texts without labels, or pairs where `data` has pairs; a text that is evaluated on is left out.
+
+    Raises what `read_examples` raises, and `OptionError` for pairs where there should be none, or the other way.
+    """
+    evaluated = {(example.text, example.text_pair) for example in data.evaluation}
+    pairs = data.columns.text_pair is not None
+    found = []
+    for source in sources:
+        for example in read_examples(source, DataOptions(encoding=options.encoding)):
+            if (example.text_pair is not None) != pairs:
+                kinds = ("pairs of texts", "single texts") if pairs else ("single texts", "pairs of texts")
+                raise OptionError(f"--unlabelled {source}: the task is of {kinds[0]}, and these are {kinds[1]}")
+            if (example.text, example.text_pair) not in evaluated:
+                found.append(example)
+    return found
 
 
 def _student_config(places: DistilPlaces) -> SqueezeBertConfig:
