@@ -22,7 +22,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from squeezebert.data.batches import tokenise
-from squeezebert.data.examples import LabelledData, encode_targets, load_labelled
+from squeezebert.data.examples import Example, LabelledData, encode_targets, load_labelled
 from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.metrics import probabilities_of, score
 from squeezebert.data.options import DataOptions
@@ -63,15 +63,32 @@ class Task:
     name: str
     data: LabelledData
     metric: str
+    unlabelled: list[Example] = field(default_factory=list)
     taught: TaughtTexts | None = None
 
     def teach(self, teacher: Any, tokenizer: Any) -> TaughtTexts:
         """Run the teacher over the texts, once for all students."""
         if self.taught is None:
             self.taught = TaughtTexts.of(
-                teacher, tokenise(tokenizer, self.data.train, MAX_LENGTH), tokenizer, hidden=True
+                teacher,
+                tokenise(tokenizer, [*self.data.train, *self.unlabelled], MAX_LENGTH),
+                tokenizer,
+                hidden=True,
             )
         return self.taught
+
+
+def texts_of(tasks: list[Task], pairs: bool) -> list[Example]:
+    """The training texts of tasks without their labels: pairs, or all their texts one by one."""
+    found = []
+    for task in tasks:
+        for example in task.data.train:
+            if pairs and example.text_pair is not None:
+                found.append(replace(example, label=None))
+            elif not pairs:
+                for text in filter(None, (example.text, example.text_pair)):
+                    found.append(replace(example, text=text, text_pair=None, label=None))
+    return list({(example.text, example.text_pair): example for example in found}.values())
 
 
 def load_task(name: str, folder: Path, work: Path) -> Task:
@@ -251,7 +268,7 @@ def heal(
     )
     distil = DistilOptions(alpha=alpha, temperature=2.0, hidden_weight=hidden)
     told = {"model": student, "teacher": teacher, "distil": distil, "taught": taught, "overwrite": True}
-    result = finetune(task.data, BASE, folder, options, **told)
+    result = finetune(task.data, BASE, folder, options, unlabelled=task.unlabelled, **told)
     shutil.rmtree(folder)
     recipe = {"tokens": tokens, "rate": rate, "hidden_weight": hidden, "alpha": alpha}
     return {"score": 100 * result.metrics[task.metric], "steps": result.steps, **recipe}
@@ -345,8 +362,11 @@ def retention(
 
                 where = Path(general).name if general else "direct"
                 name = f"{setting} {where} {task.name} {budget} {rate:g} {alpha:g} {seed}"
+                if task.unlabelled:
+                    name += f" {len(task.unlabelled)} more texts"
                 made = runs.cell("retention", name, run)
                 told = {"setting": setting, "general": where, "hours": healed_hours(general), "task": task.name}
+                told["unlabelled"] = len(task.unlabelled)
                 yield made | told | {"teacher": cell["score"]}
 
 
@@ -375,6 +395,7 @@ def main() -> None:
     parser.add_argument("--budgets", default="50000,200000", help="tokens of healing a cell")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of students")
     parser.add_argument("--alpha", type=float, default=1.0, help="share of the teacher's answers in their loss")
+    parser.add_argument("--unlabelled", default="", help="tasks whose training texts students learn without labels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 pays where the CPU has it")
     options = parser.parse_args()
@@ -383,6 +404,10 @@ def main() -> None:
     logging.set_verbosity_error()
     runs = Runs(options.work)
     tasks = [load_task(name, options.data, options.work) for name in options.tasks.split(",")]
+    others = [load_task(name, options.data, options.work) for name in options.unlabelled.split(",") if name]
+    for task in tasks:
+        pairs = task.data.columns.text_pair is not None
+        task.unlabelled = texts_of([other for other in others if other.name != task.name], pairs)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     budgets = [int(float(budget)) for budget in options.budgets.split(",")]
     made: Iterator[dict[str, Any]]
