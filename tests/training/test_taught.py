@@ -100,6 +100,7 @@ def test_training_on_it_is_training_on_the_teacher(made, tmp_path, monkeypatch):
     assert losses["kept"][-1] < losses["kept"][0] / 2
     assert record["distil"] == {
         "teacher": str(folder),
+        "unlabelled": 0,
         **{"alpha": 0.9, "temperature": 2.0, "hidden_weight": 1.0, "refit": True},
         **{"cache_teacher": True, "cache_gigabytes": 8.0},
     }

@@ -175,7 +175,7 @@ def test_a_recipe_sets_options_and_the_command_line_outranks_it(tmp_path):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_is_explained(verb, capsys):
     with pytest.raises(SystemExit):
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     text = capsys.readouterr().out
     assert "--" in text
     from dataclasses import fields

@@ -196,7 +196,8 @@ def test_a_cut_off_run_of_other_options_is_not_lost_unsaid(change, made, tmp_pat
     capsys.readouterr()
     assert run(*second) == 1
     said = capsys.readouterr().err
-    assert "out.squeezing holds a run that was cut off, of another model, text or options: repeat its command" in said
+    told = {"groups": "--groups, --rank or --shape", "no-heal": "--heal", "model": "model", "text": "text"}[change]
+    assert f"out.squeezing holds a run that was cut off, with another {told}: repeat its command" in said
     assert f"squeezebert squeeze {base} --text {own}" in said
     # Its own command still finishes it
     own.write_text(text.read_text())

@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-# The least that a fit is drawn to its prior: below it, rounding of the moments makes them indefinite
-_LEAST_RIDGE = 1e-5
+# The least that a fit is drawn to its prior: about the rounding of the moments
+_LEAST_RIDGE = 1e-7
 # Rounds of fitting blocks and remainder in turn; the error falls by less than 1 % a round after these
 ROUNDS = 12
 
@@ -133,7 +133,9 @@ def fit_low_rank(W_OI: Tensor, A_II: Tensor, rank: int) -> tuple[Tensor, Tensor]
         down = directions.T @ W_OI
     else:
         # The same directions from the smaller side: A = L L', and W L has the singular vectors that are wanted
-        L = torch.linalg.cholesky(A_II)
+        # (by eigenvectors, because rounding leaves moments of few tokens indefinite)
+        variances, axes = torch.linalg.eigh(A_II)
+        L = axes * variances.clamp_min(0).sqrt()
         energies, right = torch.linalg.eigh(L.T @ (W_OI.T @ W_OI) @ L)
         right, energies = right[:, -rank:], energies[-rank:]
         size = energies.clamp_min(1e-20).sqrt()

@@ -22,6 +22,13 @@ from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, WRITTEN
 
 _JOB = "job.json"
+# How the parts of a job are told of that are no single option
+_TOLD = {
+    "corpus": "text",
+    "text": "--column, --encoding or --max-length",
+    "healing": "--heal",
+    "shape": "--groups, --rank or --shape",
+}
 
 
 @dataclass
@@ -155,12 +162,10 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         before = there.get(name, value)
         if before == value:
             continue
-        if isinstance(value, dict) and isinstance(before, dict):
+        if name != "shape" and isinstance(value, dict) and isinstance(before, dict):
             yield from (f"--{part.replace('_', '-')}" for part in value if before.get(part) != value[part])
         else:
-            yield {"corpus": "text", "text": "--column, --encoding or --max-length", "healing": "--heal"}.get(
-                name, name
-            )
+            yield _TOLD.get(name, name)
 
 
 def _remove(folder: Path) -> None:
