@@ -423,8 +423,12 @@ def main() -> None:
     else:
         settings = [(name, general) for name, _, general in (s.partition("=") for s in options.settings.split(","))]
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)
+    command = "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]])
+    for general in filter(None, (one.partition("=")[2] for one in options.settings.split(","))):
+        place = Path(general).parents[2 if MILESTONES in Path(general).parts else 0]  # this machine's business
+        command = command.replace(f"{place}/", "HEALED/")
     about = {
-        "command": "python " + shlex.join(["benchmarks/squeeze.py", *sys.argv[1:]]),
+        "command": command,
         "machine": describe_machine(),
         "versions": package_versions(),
     }
