@@ -106,15 +106,15 @@ def squeeze_retention_table(record: dict[str, Any]) -> str:
     mean = statistics.mean(teachers.values())
     lines.append("| dense teacher | " + " | ".join(f"{teachers[t]:.1f}" for t in tasks) + f" | {mean:.1f} | |")
 
-    def row_of(cell: dict[str, Any]) -> tuple[str, str, int, bool]:
-        return cell["setting"], cell["general"], cell["tokens"], cell.get("unlabelled", 0) > 0
+    def row_of(cell: dict[str, Any]) -> tuple[str, str, int, float, bool]:
+        return cell["setting"], cell["general"], cell["tokens"], cell["rate"], cell.get("unlabelled", 0) > 0
 
     for key in dict.fromkeys(row_of(cell) for cell in record["cells"]):
-        setting, general, tokens, more = key
+        setting, general, tokens, rate, more = key
         mine = [cell for cell in record["cells"] if row_of(cell) == key]
         scores = {t: [cell["score"] for cell in mine if cell["task"] == t] for t in tasks}
         name = f"{setting}, from {general}" if general != "direct" else setting
-        name += f", {tokens:,} tokens" + (" with other tasks' texts" if more else "")
+        name += f", {tokens:,} tokens at {rate:g}" + (" with other tasks' texts" if more else "")
         if not all(scores.values()):
             shown, both = [spread(found) if found else "" for found in scores.values()], ["", ""]
         else:
