@@ -57,8 +57,13 @@ def draw_tradeoff(ablation: dict[str, Any], latency: dict[str, Any]) -> Any:
 def draw_hours(retention: dict[str, Any]) -> Any:
     """What students keep against the hours that they learned on unlabelled text before their tasks."""
     figure, axes = pyplot.subplots(figsize=(7.6, 4.4), layout="constrained")
-    for setting in dict.fromkeys(cell["setting"] for cell in retention["cells"]):
-        mine = [cell for cell in retention["cells"] if cell["setting"] == setting]
+
+    def recipe_of(cell: dict[str, Any]) -> tuple[str, int, float, bool]:
+        return cell["setting"], cell["tokens"], cell["rate"], cell.get("unlabelled", 0) > 0
+
+    for recipe in dict.fromkeys(recipe_of(cell) for cell in retention["cells"]):
+        mine = [cell for cell in retention["cells"] if recipe_of(cell) == recipe]
+        setting = f"{recipe[0]}, {recipe[1]:,} tokens at {recipe[2]:g}"
         hours = sorted({cell["hours"] for cell in mine})
         shared = set.intersection(*({c["task"] for c in mine if c["hours"] == hour} for hour in hours))
         ys = [kept([c for c in mine if c["hours"] == hour and c["task"] in shared]) for hour in hours]

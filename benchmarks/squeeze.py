@@ -407,7 +407,9 @@ def main() -> None:
     others = [load_task(name, options.data, options.work) for name in options.unlabelled.split(",") if name]
     for task in tasks:
         pairs = task.data.columns.text_pair is not None
-        task.unlabelled = texts_of([other for other in others if other.name != task.name], pairs)
+        evaluated = {(example.text, example.text_pair) for example in task.data.evaluation}
+        texts = texts_of([other for other in others if other.name != task.name], pairs)
+        task.unlabelled = [example for example in texts if (example.text, example.text_pair) not in evaluated]
     seeds = [int(seed) for seed in options.seeds.split(",")]
     budgets = [int(float(budget)) for budget in options.budgets.split(",")]
     made: Iterator[dict[str, Any]]

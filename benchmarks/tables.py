@@ -98,6 +98,21 @@ def squeeze_ablation_table(record: dict[str, Any]) -> str:
     return "\n".join([*_by_task(record, ("shape", "conversion"), show), "", f"Each cell: {what}. {_told(record)}"])
 
 
+def squeeze_healing_table(record: dict[str, Any]) -> str:
+    """Every row of each run's log; an error is relative to the variance of the teacher's states."""
+    lines = [
+        "| run | rate | steps | minutes | tokens | error | of each layer |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for run in record["runs"]:
+        for row in run["rows"]:
+            errors = " ".join(f"{error:.2f}" for error in row["hidden_errors"])
+            cells = [run["run"], f"{run['options']['learning_rate']:g}", f"{row['step']} of {run['steps']}"]
+            cells += [f"{row['seconds'] / 60:.0f}", f"{row['tokens']:,}", f"{row['held_out_loss']:.3f}", errors]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{record['command']}`. {made_on(record)}"])
+
+
 def squeeze_retention_table(record: dict[str, Any]) -> str:
     """Teachers' and students' scores by task; what is kept is the ratio of the means over the tasks shown."""
     tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
@@ -174,6 +189,7 @@ TABLES = {
     "squeeze_conversion": squeeze_conversion_table,
     "squeeze_groupings": squeeze_groupings_table,
     "squeeze_ablation": squeeze_ablation_table,
+    "squeeze_healing": squeeze_healing_table,
     "squeeze_retention": squeeze_retention_table,
 }
 

@@ -68,10 +68,8 @@ class ClassifierTrainer(Trainer):
             return step()
         embeddings = self.accelerator.unwrap_model(model).get_input_embeddings()
         mask = inputs["attention_mask"].to(self.args.device)
-        batches = self.current_gradient_accumulation_steps
-        self.current_gradient_accumulation_steps = (
-            batches * self.perturbs.adversarial_steps
-        )  # what losses are divided by
+        batches = self.current_gradient_accumulation_steps  # what Trainer divides each loss by
+        self.current_gradient_accumulation_steps = batches * self.perturbs.adversarial_steps
         try:
             return Perturbation(embeddings, mask, self.perturbs).run(step)
         finally:
