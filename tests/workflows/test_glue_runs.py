@@ -158,6 +158,33 @@ def test_what_is_done_is_not_run_again_and_other_options_are_refused(results):
         run(places, FinetuneOptions(learning_rate=2e-3, epochs=6, batch_size=4, max_length=24, patience=0))
 
 
+def test_a_run_killed_while_it_trains_ends_as_one_that_was_not(glue, tiny_base, results, tmp_path, monkeypatch):
+    from squeezebert.training.finetune import ClassifierTrainer
+
+    places = GlueRunOptions(
+        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks="CoLA", learning_rates=(2e-3,)
+    )
+    step, steps = ClassifierTrainer.training_step, []
+
+    def training_step(self, *arguments, **options):
+        steps.append(1)
+        if len(steps) == 30:  # of 72; saved after each 12
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ClassifierTrainer, "training_step", training_step)
+        run(places)
+    assert not list(all_results(tmp_path))
+    _, lines = run(places)
+    assert any("resuming at step 24 of 72" in line for line in lines)
+    ((folder, found),) = all_results(tmp_path)
+    whole = next(place for place, r in all_results(Path(results[0].output)) if _is_grid(r, "tiny", 2e-3))
+    for table, answers in read_predictions(folder).items():
+        assert np.array_equal(answers, read_predictions(whole)[table])
+    assert found["score"] is not None
+
+
 def test_a_killed_run_goes_on(glue, tiny_base, tmp_path):
     """Without its result and weights, a run is made again with the same findings; its neighbours are left alone."""
     places = GlueRunOptions(
@@ -231,8 +258,9 @@ def test_two_workers_find_what_one_finds(glue, results, tiny_base, tmp_path):
     assert two == one
 
 
-def _is_grid(found: dict, model: str) -> bool:
-    return found["in_grid"] and found["model"] == model and found["task"] == "CoLA"
+def _is_grid(found: dict, model: str, rate: float | None = None) -> bool:
+    wanted = found["model"] == model and found["task"] == "CoLA" and rate in (None, found["learning_rate"])
+    return bool(found["in_grid"] and wanted)
 
 
 def test_a_run_that_diverges_is_recorded_and_the_others_count(glue, tiny_base, tmp_path):
@@ -300,7 +328,7 @@ def test_a_partial_submission_of_subsets_is_refused(results, tmp_path):
     options = {"folder": results[0].output, "model": "tiny", "output": str(tmp_path / "out.zip")}
     with pytest.raises(FolderError, match=r"no answers for SST-2.tsv.*--partial"):
         submit(GlueSubmitOptions(**options))
-    with pytest.raises(FolderError, match=r"CoLA.tsv: answers to 6 rows, and the leaderboard has 1063"):
+    with pytest.raises(FolderError, match=r"CoLA.tsv has 6 rows, and has to have 1063"):
         submit(GlueSubmitOptions(partial=True, **options))
     with pytest.raises(OptionError, match="has other, tiny"):
         submit(GlueSubmitOptions(**options | {"model": "nobody"}))
@@ -349,7 +377,7 @@ def test_a_perfect_predictor_scores_100(glue, tmp_path):
             answers = np.array([float(str(example.label)) for example in examples])
         file = task.test[0].submission
         path = tmp_path / f"{name}.zip"
-        write_submission(path, {file: answers})
+        write_submission(path, {file: answers}, {file: len(examples)})
         predictions = read_submission(path, {file: len(examples)})[file]
         scores = score_predictions(task, predictions, examples)
         assert scores == dict.fromkeys(task.metrics, pytest.approx(1.0))

@@ -453,7 +453,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(base, text, tmp_path, c
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     told = (base, "--text", text, "--output", tmp_path / "out", "--groups", 4, *FAST, "--cache-teacher")
     assert run(*told) == 1
     assert "states.npy: No space left on device" in capsys.readouterr().err

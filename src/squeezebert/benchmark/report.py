@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from squeezebert.benchmark.page import STYLE, render, svg_of
 from squeezebert.files.stopwatch import Timing
 
 
@@ -113,7 +113,7 @@ def plot_svg(rows: Sequence[Row], tokens: int) -> str:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with pyplot.rc_context({"svg.fonttype": "path", "svg.hashsalt": "squeezebert", "font.size": 10}):
+    with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(7.6, 4.4), layout="constrained")
         colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(row.model for row in rows))}
         markers = {"fp32": "o", "int8": "D"}
@@ -157,40 +157,10 @@ def plot_svg(rows: Sequence[Row], tokens: int) -> str:
         axes.minorticks_off()
         axes.grid(alpha=0.25)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, frameon=False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+        return svg_of(figure)
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ report.title }}</title>
-<style>
-  :root { color-scheme: light; }
-  body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 62rem; margin: 2rem auto;
-         padding: 0 1rem; }
-  h1 { font-size: 1.6rem; line-height: 1.2; }
-  h2 { font-size: 1.15rem; margin-top: 2rem; }
-  .scroll { overflow-x: auto; }
-  table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-  th, td { padding: .35rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
-  th { vertical-align: bottom; font-weight: 600; }
-  th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; white-space: nowrap; }
-  td.text { text-align: left; white-space: normal; }
-  figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
-  dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { font-weight: 600; }
-  dd { margin: 0; overflow-wrap: anywhere; }
-  code { font-size: .92em; }
-</style>
-</head>
-<body>
-<h1>{{ report.title }}</h1>
-<p>{{ report.lead }}</p>
+_BODY = """<p>{{ report.lead }}</p>
 <h2>What was measured</h2>
 <div class="scroll"><table>
 <thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
@@ -212,17 +182,14 @@ _PAGE = """<!doctype html>
 <h2>How to repeat it</h2>
 <dl>{% for name, fact in report.facts.items() %}<dt>{{ name }}</dt><dd>{{ fact }}</dd>
 {% endfor %}</dl>
-</body>
-</html>
 """
 
 
 def html_page(report: Report, tokens: int) -> str:
     """Return the page: one file, no script, nothing fetched. The plot is at `tokens` tokens."""
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return template.render(
+    return render(
+        _BODY,
+        report.title,
         report=report,
         heads=header(report.rows),
         lines=[cells(row) for row in report.rows],

@@ -28,11 +28,11 @@ _LOW, _HIGH = 0.0, 5.0
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write_submission(path: Path, answers: Mapping[str, np.ndarray]) -> None:
+def write_submission(path: Path, answers: Mapping[str, np.ndarray], rows: Mapping[str, int] | None = None) -> None:
     """Write the zip of `answers`: for a file's name, a score of each label (N, L), or numbers (N,).
 
-    Labels are in their natural order. Raises `FolderError` when what was written is not what the leaderboard takes
-    (see `read_submission`); then nothing is left at `path`.
+    Labels are in their natural order; `rows` is that of `read_submission`, which checks what was written. Raises
+    `FolderError` when it is not what the leaderboard takes; then nothing is left at `path`.
     """
     part = path.with_name(f".{path.name}.new")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_submission(path: Path, answers: Mapping[str, np.ndarray]) -> None:
                 lines = [f"{row}\t{word}" for row, word in enumerate(_spelled(FILES[name][0], values))]
                 text = "\n".join([_HEADER, *lines]) + "\n"
                 archive.writestr(zipfile.ZipInfo(name, _TIME), text, zipfile.ZIP_DEFLATED)
-        read_submission(part, {name: len(values) for name, values in answers.items()})
+        read_submission(part, rows)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

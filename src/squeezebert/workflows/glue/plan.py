@@ -41,11 +41,6 @@ class Job:
         distil = None if self.distil is None else {"teacher": self.teacher, **asdict(self.distil)}
         return {"checkpoint": self.checkpoint, **asdict(self.options), "distil": distil}
 
-    @property
-    def work(self) -> float:
-        """How long it takes in comparison with other tasks' runs, for the time that is left."""
-        return GLUE[self.cell.task].train.rows * self.options.epochs
-
 
 def chosen_tasks(told: str) -> list[str]:
     """Return the names of the tasks, in the leaderboard's order. Raises `OptionError` for what is none."""

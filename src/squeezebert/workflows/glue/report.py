@@ -5,7 +5,6 @@ Serves `squeezebert glue report`. Published figures have a table of their own, w
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from squeezebert.benchmark.page import STYLE, render, svg_of
 from squeezebert.data.glue import GLUE, overall
 from squeezebert.files.errors import FolderError
 from squeezebert.workflows.glue.measure import MEASURED
@@ -60,7 +60,7 @@ def write_report(options: GlueReportOptions) -> str:
         tables.append(layers_table(measured))
     if options.published:
         tables.append(published_table())
-    shown = tables if len(tables) < 3 else [table for table in tables if table.title != _RUNS]
+    shown = [table for table in tables if table.title not in (_RUNS, _LAYERS)]
     if options.markdown:
         _write(Path(options.markdown), "\n".join(map(as_markdown, tables)))
     if options.html:
@@ -201,7 +201,7 @@ def plots(results: Sequence[TaskResult], measured: dict[str, Any] | None) -> lis
     pictures = []
     groups = list(dict.fromkeys((result.model, result.recipe) for result in results))
     tasks = [task for task in GLUE if any(result.task == task for result in results)]
-    with pyplot.rc_context({"svg.fonttype": "path", "svg.hashsalt": "squeezebert", "font.size": 10}):
+    with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(max(6.0, 1.2 * len(tasks)), 4.2), layout="constrained")
         for place, group in enumerate(groups):
             shift = (place - (len(groups) - 1) / 2) * 0.7 / len(groups)
@@ -215,7 +215,7 @@ def plots(results: Sequence[TaskResult], measured: dict[str, Any] | None) -> lis
         axes.set_ylabel("score on the dev rows")
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2)
-        pictures.append((_svg(figure), "Every seed (dots) and their median (lines)."))
+        pictures.append((svg_of(figure), "Every seed (dots) and their median (lines)."))
         if measured:
             pictures += _tradeoff(results, measured, groups)
     return pictures
@@ -244,43 +244,13 @@ def _tradeoff(
     axes.set_ylabel(f"mean score: {', '.join(shared)}")
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2)
-    return [(_svg(figure), "Higher and further left is better. The score is that of the fp32 model.")]
+    return [(svg_of(figure), "Higher and further left is better. The score is that of the fp32 model.")]
 
 
-def _svg(figure: Any) -> str:
-    from matplotlib import pyplot
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>GLUE results</title>
-<style>
-  :root { color-scheme: light; }
-  body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 76rem; margin: 2rem auto;
-         padding: 0 1rem; }
-  h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-  .scroll { overflow-x: auto; }
-  table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-  th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: bottom; }
-  th { font-weight: 600; } td:first-child { white-space: nowrap; }
-  figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
-</style>
-</head>
-<body>
-<h1>GLUE results</h1>
-{% for svg, caption in pictures %}<figure>{{ svg | safe }}<figcaption>{{ caption }}</figcaption></figure>
+_BODY = """{% for svg, caption in pictures %}<figure>{{ svg | safe }}<figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}
 {% for table in tables %}<h2>{{ table.title }}</h2>
-<div class="scroll"><table>
+<div class="scroll"><table class="texts">
 <thead><tr>{% for head in table.heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -288,16 +258,12 @@ _PAGE = """<!doctype html>
 </table></div>
 {% for note in table.notes %}<p>{{ note }}</p>
 {% endfor %}{% endfor %}
-</body>
-</html>
 """
 
 
 def as_page(tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
     """Return the tables and pictures as one self-contained page."""
-    from jinja2 import Environment
-
-    return Environment(autoescape=True).from_string(_PAGE).render(tables=tables, pictures=pictures)
+    return render(_BODY, "GLUE results", width=76, tables=tables, pictures=pictures)
 
 
 def _measured(folder: Path) -> dict[str, Any] | None:

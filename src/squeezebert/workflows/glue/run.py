@@ -118,6 +118,12 @@ def _tidy(output: Path, places: GlueRunOptions, models: set[str]) -> None:
                     shutil.rmtree(run / MODEL, ignore_errors=True)
 
 
+def _work(job: Job) -> float:
+    """How long a run takes in comparison with others, for the time that is left."""
+    data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
+    return len(data.labelled.train) * job.options.epochs
+
+
 class _Clock:
     """Says how far all runs are, and when they should end, by rows trained on."""
 
@@ -130,12 +136,12 @@ class _Clock:
     def expect(self, jobs: list[Job]) -> None:
         """Add runs to come."""
         self.count += len(jobs)
-        self.work += sum(job.work for job in jobs)
+        self.work += sum(map(_work, jobs))
 
     def skip(self, job: Job) -> None:
         """Note a run that was done before."""
         self.skipped += 1
-        self.work -= job.work
+        self.work -= _work(job)
 
     def started(self, job: Job) -> None:
         """Say which run begins."""
@@ -144,7 +150,7 @@ class _Clock:
     def ended(self, job: Job, found: dict[str, Any]) -> None:
         """Say what a run came to, and how long the others may take."""
         self.done += 1
-        self.worked += job.work
+        self.worked += _work(job)
         score = "diverged" if found["score"] is None else f"score {found['score']:.1f}"
         left = (time.monotonic() - self.began) * (self.work / self.worked - 1)
         more = f", about {duration(left)} left for the runs planned so far" if left > 0 else ""
