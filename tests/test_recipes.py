@@ -22,6 +22,7 @@ REQUIRED = {
     "train": ["data.csv", "--output", "model"],
     "squeeze": ["encoder", "--text", "text.txt", "--output", "model"],
     "distil": ["data.csv", "--teacher", "teacher", "--base", "student", "--output", "model"],
+    "pretrain": ["corpus", "--output", "model"],
     "glue run": ["--model", "squeezebert", "--output", "glue"],
 }
 VERB_OF = {"finetune": "train", "glue": "glue run"}

@@ -14,10 +14,16 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from squeezebert import __version__
-from squeezebert.data.options import DataOptions
+from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
-from squeezebert.training.options import DistilOptions, FinetuneOptions, GeneralDistilOptions, ShapeOptions
+from squeezebert.training.options import (
+    DistilOptions,
+    FinetuneOptions,
+    GeneralDistilOptions,
+    PretrainOptions,
+    ShapeOptions,
+)
 from squeezebert.workflows.glue.options import (
     GlueMeasureOptions,
     GlueReportOptions,
@@ -25,11 +31,13 @@ from squeezebert.workflows.glue.options import (
     GlueSubmitOptions,
 )
 from squeezebert.workflows.options import (
+    CorpusPlaces,
     DemoOptions,
     DistilPlaces,
     EvaluationTable,
     ExportPlaces,
     PredictOptions,
+    PretrainPlaces,
     SqueezePlaces,
     TrainPlaces,
 )
@@ -74,6 +82,20 @@ def predict(options: PredictOptions, command: str) -> None:
         say(summary)
 
 
+def corpus(places: CorpusPlaces, options: CorpusOptions, command: str) -> None:
+    """Raw text in, a corpus to pretrain on out: cleaned, without copies, split and tokenised."""
+    from squeezebert.workflows.pretrain import make_corpus
+
+    say(make_corpus(places, options, say))
+
+
+def pretrain(places: PretrainPlaces, options: PretrainOptions, command: str) -> None:
+    """A corpus in, a model that has learned masked words and sentence order out."""
+    from squeezebert.workflows.pretrain import pretrain_corpus
+
+    say(pretrain_corpus(places, options, command, say))
+
+
 def glue_run(places: GlueRunOptions, options: FinetuneOptions, distilling: DistilOptions, command: str) -> None:
     """Train models on GLUE's tasks: learning rates, seeds, plain or distilled; what is done is not done again."""
     from squeezebert.workflows.glue.run import run_glue
@@ -116,6 +138,8 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
+    "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
+    "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),
     "demo": (demo, (DemoOptions,)),
     "glue run": (glue_run, (GlueRunOptions, FinetuneOptions, DistilOptions)),
     "glue measure": (glue_measure, (GlueMeasureOptions,)),
@@ -125,7 +149,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
 # What verbs of two words have in common, for `--help`
 FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
 # Options that are written without a name, first things first
-POSITIONAL = ("data", "checkpoint", "folder", "file")
+POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "squeezebert").startswith("squeezebert"):
             raise
-        extra = "demo" if verb == "demo" else "train"
+        extra = {"demo": "demo", "corpus": "pretrain", "pretrain": "pretrain"}.get(verb, "train")
         say(f"error: {verb} needs {error.name}, which the base install leaves out: pip install 'squeezebert[{extra}]'")
         return 1
     except SqueezeBertError as error:

@@ -16,10 +16,10 @@ from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertModel
 from squeezebert.training import general
 from squeezebert.training.general import LOG, RECORD, distil_general
-from squeezebert.training.healing import MILESTONES
 from squeezebert.training.losses import hidden_loss
 from squeezebert.training.options import GeneralDistilOptions
 from squeezebert.training.runs import PROGRESS_FOLDER
+from squeezebert.training.stepping import MILESTONES
 from squeezebert.training.teacher import load_teacher
 from students import new_student, small_corpus
 

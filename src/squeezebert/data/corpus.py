@@ -102,7 +102,7 @@ def tokenise_corpus(
         raise OptionError(f"short_share {short_share}: expected a number from 0 to 1")
     wanted = {
         "format": FORMAT,
-        "content": _content(source),
+        "content": content_hash(source),
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
         "short_share": short_share,
@@ -262,7 +262,7 @@ def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[Corp
                 inside = bool(paragraph)
 
 
-def _content(source: Source) -> str:
+def content_hash(source: Source) -> str:
     """A hash of the bytes of the files that are read, or of the name where the source is no file."""
     digest = hashlib.sha256()
     for one in _sources(source):

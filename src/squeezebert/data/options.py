@@ -47,3 +47,44 @@ class DataOptions:
             raise OptionError(f"--label-separator: a row has one label when --task is {self.task}")
         if self.split_seed < 0:
             raise OptionError(f"--split-seed {self.split_seed}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """How text becomes a corpus to pretrain on."""
+
+    vocabulary: str | None = None
+    """Tokenizer to use, a folder or a Hub id of BERT's kind; by default one is trained on the text."""
+    vocabulary_size: int = 30_522
+    """Entries of a vocabulary that is trained."""
+    vocabulary_megabytes: float = 256.0
+    """Text that a vocabulary is trained on, an even sample of the documents."""
+    lowercase: bool = True
+    """Whether a vocabulary that is trained makes no difference between upper and lower case."""
+    held_out: float = 0.03
+    """Share of the documents that are held out to measure on, as in the paper."""
+    shortest: int = 20
+    """Words of the shortest document that is kept."""
+    column: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    shard_tokens: int = 16_000_000
+    """Tokens of a shard, about: what a run that is cut off can lose."""
+    seed: int = 0
+    """Seed of the choice of held-out documents."""
+    workers: int = 2
+    """Processes that clean and tokenise."""
+    overwrite: bool = False
+    """Replace another corpus that the output folder holds."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise OptionError(f"--held-out {self.held_out}: expected a number between 0 and 1")
+        if self.vocabulary_size < 50:
+            raise OptionError(f"--vocabulary-size {self.vocabulary_size}: expected 50 or more")
+        for field in ("vocabulary_megabytes", "shard_tokens", "workers", "shortest"):
+            if not getattr(self, field) > 0:
+                raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected more than 0")
+        if self.seed < 0:
+            raise OptionError(f"--seed {self.seed}: expected 0 or more")

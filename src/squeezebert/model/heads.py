@@ -94,7 +94,7 @@ class SqueezeBertWithLMHead(SqueezeBertPreTrainedModel):
 
 @dataclass
 class SqueezeBertForPreTrainingOutput(ModelOutput):
-    """Outputs of pretraining: the summed loss, MLM scores (B, T, V), sentence-order scores (B, 2)."""
+    """Outputs of pretraining: the summed loss, MLM scores (B, T, V) or (asked, V), sentence-order scores (B, 2)."""
 
     loss: Tensor | None = None
     prediction_logits: Tensor | None = None
@@ -118,15 +118,24 @@ class SqueezeBertForPreTraining(SqueezeBertWithLMHead):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         sentence_order_label: Tensor | None = None,
+        masked_only: bool = False,
         **kwargs: Any,
     ) -> SqueezeBertForPreTrainingOutput:
         """Score masked words and sentence order.
 
         `labels` (B, T) are token ids, -100 where nothing is asked; `sentence_order_label` (B,) is 0 for two segments
-        in their order, 1 for swapped ones. The loss is the sum over the labels that are given.
+        in their order, 1 for swapped ones. The loss is the sum over the labels that are given. With `masked_only`,
+        the vocabulary is scored only where `labels` ask, (asked, V), in their order: the same loss for a seventh of
+        the head's work.
         """
         outputs = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
-        prediction_logits = self.cls.predictions(outputs.last_hidden_state)
+        states = outputs.last_hidden_state
+        if masked_only:
+            if labels is None:
+                raise ValueError("masked_only scores what labels ask for: give labels")
+            asked_BT = labels != -100
+            states, labels = states[asked_BT], labels[asked_BT]
+        prediction_logits = self.cls.predictions(states)
         order_logits = self.cls.seq_relationship(outputs.pooler_output)
         losses = []
         if labels is not None:

@@ -26,7 +26,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from squeezebert.data.corpus import TOKENIZER, Corpus
 from squeezebert.data.packing import Batches
 from squeezebert.files.errors import OptionError
-from squeezebert.training.healing import MILESTONES, GeneralTrainer, Saves, StepBatches, tensors, write_json
+from squeezebert.training.healing import GeneralTrainer, StepBatches, tensors
 from squeezebert.training.objective import Objective
 from squeezebert.training.options import GeneralDistilOptions
 from squeezebert.training.runs import (
@@ -38,6 +38,7 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
+from squeezebert.training.stepping import MILESTONES, Saves, write_json
 from squeezebert.training.teacher import StateCache, check_cache
 from squeezebert.training.trainer import Progress, Report, duration
 
@@ -118,7 +119,7 @@ def distil_general(
             log=output / LOG,
             report=report,
         )
-        trainer.add_callback(Saves(trainer, options, steps, output, tokenizer))
+        trainer.add_callback(Saves(trainer, options.save_every, options.milestones, steps, output, tokenizer))
         trainer.remove_callback(PrinterCallback)
         trainer.resume_log(0 if save is None else int(Path(save).name.rpartition("-")[2]))
         trainer.train(resume_from_checkpoint=save)

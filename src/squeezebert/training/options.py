@@ -210,3 +210,67 @@ class ShapeOptions:
             raise OptionError("--shape says it all: leave --groups and --rank out")
         if self.calibration_tokens < 1:
             raise OptionError(f"--calibration-tokens {self.calibration_tokens}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """How a model is pretrained; the defaults are the paper's first phase (Iandola et al. 2020)."""
+
+    steps: int = 56_000
+    """Optimiser steps, over which the learning rate rises and falls."""
+    batch_size: int = 8192
+    """Rows a step, over all processes."""
+    micro_batch: int = 32
+    """Rows a process takes at once; the batch is made of as many of these as it takes."""
+    max_length: int = 128
+    """Tokens of a row, special ones included."""
+    learning_rate: float = 2.5e-3
+    """Peak learning rate."""
+    optimizer: Literal["lamb", "adamw"] = "lamb"
+    """LAMB for large batches, or AdamW."""
+    weight_decay: float = 0.01
+    """Weight decay; biases and normalisation have none."""
+    warmup: float = 0.28
+    """Share of the steps over which the learning rate rises to its peak; then it falls linearly to 0."""
+    max_grad_norm: float = 1.0
+    """Norm that gradients are clipped to, once and over all of them."""
+    mask_share: float = 0.15
+    """Share of the tokens that are to be guessed."""
+    whole_words: bool = False
+    """Hide all pieces of a word together."""
+    dropout: float | None = None
+    """Dropout of the encoder; by default the configuration's."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of training; bf16 keeps the weights in fp32."""
+    save_every: int = 500
+    """Steps between measuring, logging and resumable saves."""
+    held_out_rows: int = 2048
+    """Rows of held-out documents to measure on, at the most."""
+    milestones: tuple[float, ...] = ()
+    """Shares of the steps at which the model is kept as it is then."""
+    seed: int = 42
+    """Seed of initial weights, order, masks and dropout."""
+    report_to: str = "none"
+    """Experiment tracker, as transformers names them: tensorboard, wandb, mlflow, ..."""
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "micro_batch", "learning_rate", "save_every", "held_out_rows"):
+            if not getattr(self, field) > 0:
+                raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected more than 0")
+        if self.batch_size % self.micro_batch:
+            raise OptionError(
+                f"--batch-size {self.batch_size}: not a multiple of --micro-batch {self.micro_batch}, its parts"
+            )
+        if self.max_length < 19:
+            raise OptionError(f"--max-length {self.max_length}: expected 19 or more, three of them special tokens")
+        if not 0 < self.mask_share < 1:
+            raise OptionError(f"--mask-share {self.mask_share}: expected a number between 0 and 1")
+        for field in ("warmup", "dropout"):
+            value = getattr(self, field)
+            if value is not None and not 0 <= value < 1:
+                raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
+        for field in ("weight_decay", "max_grad_norm", "seed"):
+            if getattr(self, field) < 0:
+                raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
+        if any(not 0 < share < 1 for share in self.milestones):
+            raise OptionError(f"--milestones {self.milestones}: expected shares between 0 and 1")

@@ -75,6 +75,36 @@ class SqueezePlaces:
 
 
 @dataclass(frozen=True)
+class CorpusPlaces:
+    """What `corpus` reads and writes."""
+
+    text: list[str]
+    """Text, one source after the other: .txt files or folders of them (one paragraph a line, a blank line between
+    documents), Wikipedia dumps (.xml, .xml.bz2, .xml.gz), tables or Hub datasets with a document a row."""
+    output: str
+    """Folder for the corpus: tokenizer, shards, and a manifest."""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise OptionError("--text: name at least one file or folder")
+
+
+@dataclass(frozen=True)
+class PretrainPlaces:
+    """What `pretrain` reads and writes."""
+
+    corpus: str
+    """Folder that `corpus` made."""
+    output: str
+    """Folder for the pretrained model."""
+    base: str | None = None
+    """Checkpoint to go on from, as for a second phase with longer rows; by default a new model."""
+    config: str | None = None
+    """YAML or JSON file with fields of the model's configuration (`hidden_size: 256`, `q_groups: 1`, ...) that differ
+    from the paper's; for a new model."""
+
+
+@dataclass(frozen=True)
 class ExportPlaces:
     """What `export` reads and writes."""
 

@@ -32,13 +32,13 @@ from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.dense import load_dense, matching_tokenizer
 from squeezebert.training.general import LOG, check_fit, distil_general
 from squeezebert.training.general import RECORD as HEALED
-from squeezebert.training.healing import MILESTONES
 from squeezebert.training.options import GeneralDistilOptions, ShapeOptions
 from squeezebert.training.regroup import find_orders, input_variances, reorder
 from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
 from squeezebert.training.shapes import check_shape, choose_shape, describe_shape
 from squeezebert.training.squeeze import MatrixError, squeeze
+from squeezebert.training.stepping import MILESTONES
 from squeezebert.training.trainer import duration
 from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, card, summary

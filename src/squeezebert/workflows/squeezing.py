@@ -16,8 +16,8 @@ from typing import Any
 from squeezebert.files.atomic import settle_leftovers
 from squeezebert.files.errors import FolderError
 from squeezebert.training.general import RECORD as HEALED
-from squeezebert.training.healing import MILESTONES
 from squeezebert.training.runs import PROGRESS_FOLDER, latest_save
+from squeezebert.training.stepping import MILESTONES
 from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, WRITTEN
 

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Pretraining on the devices of one machine, or of several:
+#   sh launch/pretrain.sh CORPUS OUTPUT [squeezebert pretrain's other options]
+# On several machines start it on each, with the same NODES and MASTER (host:port of the first), and NODE 0, 1, ...
+# Every machine has to see CORPUS and OUTPUT. A run that was cut off goes on when it is started again.
+set -eu
+corpus=$1 output=$2
+shift 2
+devices=${DEVICES:-$(python -c 'import torch; print(max(1, torch.accelerator.device_count() if torch.accelerator.is_available() else 1))')}
+exec torchrun \
+    --nnodes "${NODES:-1}" --node-rank "${NODE:-0}" --nproc-per-node "$devices" \
+    --rdzv-backend "${RENDEZVOUS:-c10d}" --rdzv-endpoint "${MASTER:-localhost:29500}" --rdzv-id squeezebert \
+    -m squeezebert pretrain "$corpus" --output "$output" --recipe "${RECIPE:-recipes/pretrain-128.yaml}" "$@"

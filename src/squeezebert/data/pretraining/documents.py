@@ -1,0 +1,127 @@
+"""Text files, Wikipedia dumps, tables and Hub datasets in, cleaned documents out. Serves `vocabulary.py`, `shards.py`.
+
+What is slow (the markup, cleaning) is left to `clean`, which workers call; reading is a stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from squeezebert.data.corpus import read_texts
+from squeezebert.files.errors import TableError
+
+_DUMP_ENDINGS = (".xml", ".xml.bz2", ".xml.gz")
+_SPACE = re.compile(r"\s+")
+_NOT_WORD = re.compile(r"[\W_]+")
+_LICENCE_NAMES = ("attribution", "license", "licence", "copying", "notice")
+
+
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """A document as it was read."""
+
+    text: str
+    """Its paragraphs, one a line, or its wikitext."""
+    wikitext: bool
+    """Whether it is wikitext."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanDocument:
+    """A document to learn from."""
+
+    paragraphs: list[str]
+    """Running text without control characters; each has a letter in it."""
+    digest: int
+    """64 bits of a hash of its words alone: copies that differ in case, spaces or punctuation have one digest."""
+
+
+def read_documents(
+    sources: Sequence[str], *, column: str | None = None, encoding: str = "utf-8"
+) -> Iterator[RawDocument]:
+    """Stream the documents of sources, one after the other.
+
+    A `.txt` file or a folder of them holds one paragraph a line, and a blank line between documents; a file ending in
+    `.xml`, `.xml.bz2` or `.xml.gz` is a Wikipedia dump; anything else is a table or a dataset as `train` reads them,
+    with a document a row in `column`.
+
+    Raises `TableError` for a source that is not there, holds no text, or is badly encoded, naming the line.
+    """
+    for source in sources:
+        if source.lower().endswith(_DUMP_ENDINGS):
+            yield from _wikipedia(Path(source))
+            continue
+        items = read_texts(source, text=column, encoding=encoding)
+        for _, paragraphs in groupby(items, key=lambda item: item.document):
+            parts = [part for item in paragraphs for part in (item.text, item.text_pair) if part]
+            yield RawDocument("\n".join(parts), wikitext=False)
+
+
+def _wikipedia(path: Path) -> Iterator[RawDocument]:
+    from squeezebert.data.pretraining.wikipedia import read_pages
+
+    if not path.is_file():
+        raise TableError(f"{path}: no such file")
+    found = False
+    for _, wikitext in read_pages(path):
+        found = True
+        yield RawDocument(wikitext, wikitext=True)
+    if not found:
+        raise TableError(f"{path}: a dump without articles")
+
+
+def clean(raw: RawDocument, shortest: int) -> CleanDocument | None:
+    """Return a document without markup, control characters and lines without letters; None below `shortest` words."""
+    if raw.wikitext:
+        from squeezebert.data.pretraining.wikipedia import paragraphs_of
+
+        lines = paragraphs_of(raw.text)
+    else:
+        lines = raw.text.split("\n")
+    paragraphs = [line for line in map(_clean_line, lines) if any(map(str.isalpha, line))]
+    if sum(len(paragraph.split(" ")) for paragraph in paragraphs) < shortest:
+        return None
+    words = _NOT_WORD.sub("", "".join(paragraphs).casefold())
+    digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).digest()
+    return CleanDocument(paragraphs, int.from_bytes(digest, "little"))
+
+
+def _clean_line(line: str) -> str:
+    """Composed characters, no control, format or unassigned ones, and single spaces."""
+    if not line.isascii():
+        line = unicodedata.normalize("NFC", line)
+    if not line.isprintable():
+        line = "".join(" " if c.isspace() else "" if unicodedata.category(c)[0] == "C" else c for c in line)
+    return _SPACE.sub(" ", line).strip()
+
+
+def held_out(digest: int, share: float, seed: int) -> bool:
+    """Whether a document is held out: decided by its words alone, so that it never is on both sides."""
+    mixed = hashlib.blake2b(digest.to_bytes(8, "little"), digest_size=8, salt=str(seed).encode()[:16]).digest()
+    return int.from_bytes(mixed, "little") < share * 2**64
+
+
+def copy_notices(sources: Sequence[str], folder: Path) -> list[str]:
+    """Copy attribution and licence files that lie with the sources; return the names of the copies."""
+    copied: list[str] = []
+    seen = set()
+    for source in sources:
+        place = Path(source)
+        beside = place if place.is_dir() else place.parent
+        if not place.exists() or beside.resolve() in seen:
+            continue
+        seen.add(beside.resolve())
+        for file in sorted(beside.iterdir()):
+            if file.is_file() and file.name.lower().split(".")[0] in _LICENCE_NAMES:
+                folder.mkdir(parents=True, exist_ok=True)
+                name = f"{len(seen)}-{file.name}"
+                shutil.copyfile(file, folder / name)
+                copied.append(name)
+    return copied

@@ -1,0 +1,212 @@
+"""transformers' Trainer on batches made beforehand: measured, logged and saved as it goes, resumed exactly.
+
+Serves general distillation (`healing.py`) and pretraining (`pretraining.py`); the loop itself is Trainer's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from squeezebert.files.atomic import new_folder
+from squeezebert.files.errors import DivergedError
+from squeezebert.training.runs import save_model
+from squeezebert.training.trainer import Report, duration
+
+MILESTONES = "milestones"
+
+
+class StepTrainer(Trainer):
+    """A Trainer on batches made beforehand; it measures on held-out ones and logs rows.
+
+    Subclasses say what a batch's loss is (`compute_loss`, which calls `count`) and what is measured (`measure`).
+    """
+
+    def __init__(self, *args: Any, log: Path, report: Report, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.log_file, self.report = log, report
+        self.rows: list[dict[str, Any]] = []
+        self._since: float | None = None
+        self._seconds, self._tokens = 0.0, 0
+        self._loss, self._batches = torch.zeros(()), 0
+
+    def measure(self) -> dict[str, Any]:
+        """Return what is measured on the held-out batches, `loss` among it."""
+        raise NotImplementedError
+
+    def told(self, row: dict[str, Any]) -> str:
+        """Return what to say of a row of the log, beside its place."""
+        return f"held-out loss {row['held_out_loss']:.4f}"
+
+    def row_of(self, means: dict[str, Any]) -> dict[str, Any]:
+        """Return what a row of the log says of what was measured."""
+        return {f"held_out_{name}": value for name, value in means.items()}
+
+    def resume_log(self, step: int) -> None:
+        """Read the rows of the log up to `step`, drop later ones, and count time and tokens on from there."""
+        self.rows = []
+        if step and self.log_file.exists():
+            for line in self.log_file.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:  # cut off by a kill
+                    break
+                if row["step"] <= step:
+                    self.rows.append(row)
+        if self.rows:
+            self._seconds, self._tokens = self.rows[-1]["seconds"], self.rows[-1]["tokens"]
+        if self.is_world_process_zero():
+            replace_text(self.log_file, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(cast(Any, self.train_dataset if train_dataset is None else train_dataset))
+
+    def start_clock(self) -> None:
+        """Begin to count the seconds of training, unless they are counted already."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def count(self, loss: Tensor, mask_BT: Tensor) -> None:
+        """Count a batch's loss and tokens for the next row of the log."""
+        self._loss = self._loss + loss.detach().cpu()
+        self._batches += 1
+        self._tokens += int(mask_BT.sum()) * self.args.world_size
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nobody asks for them."""
+        return 0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stop the clock for a block that is no training."""
+        if self._since is not None:
+            self._seconds += time.monotonic() - self._since
+        self._since = None
+        yield
+        self._since = time.monotonic()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure on the held-out batches, write a row of the log, and return the loss.
+
+        Raises `DivergedError` when training diverged.
+        """
+        with self.pause():
+            means = self.measure()
+            loss = means["loss"]
+            if not math.isfinite(loss):
+                raise DivergedError("training diverged: the held-out loss is not a number; lower --learning-rate")
+            row: dict[str, Any] = {
+                "step": self.state.global_step,
+                "seconds": round(self._seconds, 3),
+                "tokens": self._tokens,
+                "train_loss": float(self._loss) / max(self._batches, 1),
+                **self.row_of(means),
+            }
+            self._loss, self._batches = torch.zeros(()), 0
+            self.rows.append(row)
+            if self.is_world_process_zero():
+                with self.log_file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+            speed = self._tokens / max(self._seconds, 1e-9)
+            told = f"step {row['step']}, {duration(self._seconds)} of training, {speed:.0f} tokens a second"
+            self.report(f"{told}: {self.told(row)}")
+        metrics = {"eval_loss": float(loss)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.pause():
+            super()._save_checkpoint(model, trial)
+
+
+class Saves(TrainerCallback):
+    """Says when to measure and save, and keeps the milestones in folders of their own."""
+
+    def __init__(
+        self,
+        trainer: StepTrainer,
+        save_every: int,
+        milestones: Sequence[float],
+        steps: int,
+        output: Path,
+        tokenizer: Any,
+    ) -> None:
+        self.trainer, self.every, self.steps = trainer, save_every, steps
+        self.folder, self.tokenizer = output / MILESTONES, tokenizer
+        self.milestones = {max(1, round(share * steps)) for share in milestones} - {steps}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a row at milestones, and for a row and a save every few steps and at the end."""
+        step = state.global_step
+        control.should_save |= step == self.steps or step % self.every == 0
+        control.should_evaluate |= control.should_save or step in self.milestones
+        place = self.folder / f"step-{step}"
+        # One that is there was kept before a kill, and has the same weights
+        if step in self.milestones and not place.exists() and self.trainer.is_world_process_zero():
+            with self.trainer.pause(), new_folder(place) as building:
+                save_model(building, self.trainer.accelerator.unwrap_model(self.trainer.model), self.tokenizer)
+
+
+class StopsOnTerm(TrainerCallback):
+    """Ends a run that gets SIGTERM behind the step it is in, saved: batch systems send it before they kill.
+
+    Of several processes any may have got it: all end behind the same step.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.asked = report, False
+        self._before: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the signal over."""
+        with suppress(ValueError):  # signals belong to the main thread alone
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save and stop when a process was asked to."""
+        asked = torch.tensor(float(self.asked), device=args.device)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        if bool(asked) and state.global_step < state.max_steps:
+            self.asked = True
+            control.should_save = control.should_training_stop = True
+            self.report(f"asked to end: saving at step {state.global_step}; the same command goes on from there")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def write_json(path: Path, told: Any) -> None:
+    """Write a JSON file that is there whole or not at all."""
+    replace_text(path, json.dumps(told, indent=1) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)

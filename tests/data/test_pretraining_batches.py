@@ -1,0 +1,144 @@
+"""Rows, segments in order and swapped, and masks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pretraining_text import small_pretraining_corpus
+from squeezebert.data.pretraining.batches import IGNORED, Masking, PretrainingBatches
+from squeezebert.data.pretraining.rows import SHORTEST_ROW, Rows
+from squeezebert.files.errors import OptionError
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_tokenizer, tmp_path_factory):
+    return small_pretraining_corpus(tmp_path_factory.mktemp("pretraining"), tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def rows(corpus):
+    return Rows.cut(corpus.split("train"), 45)
+
+
+def batches(rows, tokenizer, *, share=0.15, whole=False, seed=0, size=8, **changes):
+    return PretrainingBatches(rows, size, tokenizer, Masking.of(tokenizer, share, whole), seed, **changes)
+
+
+def test_rows_are_full_but_for_the_rest_of_a_document(rows):
+    tokens = rows.tokens
+    assert rows.total < sum(map(len, tokens.ids))
+    kept = 0
+    for number, starts in enumerate(tokens.starts):
+        ends = set(starts[1:].tolist())
+        for row in np.flatnonzero(rows.shard == number):
+            first, last = rows.start[row], rows.start[row] + rows.length[row]
+            assert rows.length[row] == 45 or last in ends
+            assert rows.length[row] >= SHORTEST_ROW
+            assert np.searchsorted(starts, first, side="right") == np.searchsorted(starts, last - 1, side="right")
+        for begin, end in pairwise(starts):
+            rest = (end - begin) % 45
+            kept += end - begin - (rest if rest < SHORTEST_ROW else 0)
+    assert rows.total == kept
+
+
+def test_a_batch_can_be_put_together_again(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer)
+    swaps = 0
+    for number in range(made.of_pass):
+        batch, numbers = made[number], made.numbers(number)
+        ids = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
+        for place, row in enumerate(numbers):
+            length = batch["attention_mask"][place].sum()
+            whole = ids[place, :length]
+            assert whole[0] == tiny_tokenizer.cls_token_id
+            assert (ids[place, length:] == tiny_tokenizer.pad_token_id).all()
+            cut, end = np.flatnonzero(whole == tiny_tokenizer.sep_token_id)
+            assert end == length - 1
+            first, second = whole[1:cut], whole[cut + 1 : end]
+            assert min(len(first), len(second)) >= 4
+            assert batch["token_type_ids"][place].tolist() == [0] * (cut + 1) + [1] * (end - cut) + [0] * (
+                ids.shape[1] - length
+            )
+            swapped = batch["sentence_order_label"][place]
+            swaps += swapped
+            parts = (second, first) if swapped else (first, second)
+            assert np.concatenate(parts).tolist() == rows.ids(row).tolist()
+            within = rows.boundaries(row, 4)
+            if len(within):
+                assert len(parts[0]) in within
+    assert 0.4 < swaps / (made.of_pass * 8) < 0.6
+
+
+def test_each_pass_takes_every_row_at_most_once_in_another_order(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer)
+    passes = [[made.numbers(number) for number in range(first, first + made.of_pass)] for first in (0, made.of_pass)]
+    for one in passes:
+        flat = np.concatenate(one)
+        assert len(set(flat.tolist())) == len(flat) > len(rows) - 8
+    assert np.concatenate(passes[0]).tolist() != np.concatenate(passes[1]).tolist()
+
+
+def test_batches_depend_on_seed_and_number_alone(rows, tiny_tokenizer):
+    one, other = batches(rows, tiny_tokenizer), batches(rows, tiny_tokenizer)
+    made = [one.of_pass + 3, 2, 0]
+    later = {number: other[number] for number in made}
+    for number in reversed(made):
+        assert all((one[number][name] == later[number][name]).all() for name in later[number])
+    differs = batches(rows, tiny_tokenizer, seed=1)[0]
+    assert any(differs[name].shape != one[0][name].shape or (differs[name] != one[0][name]).any() for name in differs)
+    masks = [one[number]["labels"] for number in (0, 1)]
+    assert masks[0].shape != masks[1].shape or (masks[0] != masks[1]).any()
+
+
+def test_padding_is_what_the_batches_hold(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer)
+    masks = [made[number]["attention_mask"] for number in range(made.of_pass)]
+    assert made.padding() == pytest.approx(1 - sum(m.sum() for m in masks) / sum(m.size for m in masks))
+
+
+def test_masking_hides_as_told(tiny_tokenizer):
+    masking = Masking.of(tiny_tokenizer, 0.15, False)
+    random = np.random.default_rng(0)
+    ids = random.choice(masking.ordinary, (400, 100))
+    may = random.random(ids.shape) < 0.9
+    hidden, labels = masking.hide(ids, may, random)
+    asked = labels != IGNORED
+    assert not (asked & ~may).any()
+    assert (labels[asked] == ids[asked]).all()
+    assert (hidden[~asked] == ids[~asked]).all()
+    assert asked.sum() / may.sum() == pytest.approx(0.15, abs=0.01)
+    assert (hidden[asked] == masking.mask).mean() == pytest.approx(0.8, abs=0.02)
+    # A tenth stays, and of the tenth that is drawn a few are drawn as they were
+    assert (hidden[asked] == ids[asked]).mean() == pytest.approx(0.1, abs=0.02)
+    special = set(tiny_tokenizer.all_special_ids) - {masking.mask}
+    assert not special & set(hidden[asked].tolist())
+
+
+def test_whole_words_are_hidden_together(tiny_tokenizer):
+    masking = Masking.of(tiny_tokenizer, 0.3, True)
+    ids = np.array([tiny_tokenizer("zzz team xyz the abcabc won qq")["input_ids"]] * 300)
+    may = ~np.isin(ids, tiny_tokenizer.all_special_ids)
+    _, labels = masking.hide(ids, may, np.random.default_rng(0))
+    asked = labels != IGNORED
+    begins = masking.begins_word[ids[0]]
+    assert not begins.all()
+    words = np.cumsum(begins)
+    for word in set(words[may[0]].tolist()):
+        pieces = asked[:, (words == word) & may[0]]
+        assert (pieces.all(axis=1) == pieces.any(axis=1)).all()
+    assert asked[may].mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_a_corpus_smaller_than_a_batch_is_refused(rows, tiny_tokenizer):
+    with pytest.raises(OptionError, match=r"less than a batch of 100000.*--micro-batch"):
+        batches(rows, tiny_tokenizer, size=100_000)
+
+
+def test_held_out_batches_are_the_same_in_every_pass(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer, varies=False)
+    here = dict(made[2])
+    again = batches(rows, tiny_tokenizer, varies=False)[2]
+    assert all((here[name] == again[name]).all() for name in here)
