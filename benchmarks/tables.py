@@ -139,6 +139,58 @@ def squeeze_retention_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _told(record)])
 
 
+def pretrain_speed_table(record: dict[str, Any]) -> str:
+    """Positions a second of each contender, by size of the model."""
+    lines = ["| size | one training step | positions a second | ours is faster by | aim |", "|---|---|---:|---:|---:|"]
+    for size, found in record["found"].items():
+        for name, one in found.items():
+            aim = record["aims"].get(name)
+            ratio = f"{one['ours_is_faster_by']:.2f}x" if aim else ""
+            speed = f"{one['positions_a_second']:,.0f}"
+            lines.append(f"| {size} | {name} | {speed} | {ratio} | {f'{aim}x' if aim else ''} |")
+    told = f"`{record['command']}`, {record['threads']} threads, {record['precision']}"
+    pipeline = (
+        f"The data pipeline alone makes {record['pipeline_tokens_a_second']:,.0f} tokens a second in one process."
+    )
+    return "\n".join([*lines, "", f"{pipeline} {told}. {made_on(record)}"])
+
+
+def pretrain_processes_table(record: dict[str, Any]) -> str:
+    """Runs of several processes, and whether the bytes on the network are those that were counted beforehand."""
+    lines = [
+        "| processes | rows a step | s a step | gradient bytes a step, counted | seen |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for run in record["runs"]:
+        cells = [str(run["processes"]), str(run["rows_a_step"]), f"{run['seconds_a_step']:.2f}"]
+        cells += [f"{run['expected_gradient_bytes']:,.0f}", f"{run['gradient_bytes']:,.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{record['command']}`, one thread a process. {made_on(record)}"])
+
+
+def pretrain_scale_table(record: dict[str, Any]) -> str:
+    """What the paper's recipe takes on named hardware, by how much of the peak is reached."""
+    ways = list(record["hardware"][0]["phases"][0]["days"])
+    lines = [
+        "| devices | " + " | ".join(f"days, {way}" for way in ways) + " | s a step at 128: arithmetic | network |",
+        "|---|" + "---:|" * (len(ways) + 2),
+    ]
+    for row in record["hardware"]:
+        days = [sum(phase["days"][way] for phase in row["phases"]) for way in ways]
+        first = row["phases"][0]
+        arithmetic = " to ".join(f"{first['arithmetic_s'][way]:.2f}" for way in reversed(ways))
+        shown = [f"{row['devices']} x {row['device']}", *(f"{one:.2f}" for one in days), arithmetic]
+        lines.append("| " + " | ".join([*shown, f"{first['network_s']:.3f}"]) + " |")
+    total = sum(phase["operations"] * phase["steps"] for phase in record["phases"])
+    tokens = sum(phase["tokens"] for phase in record["phases"])
+    told = (
+        f"{tokens / 1e9:.1f} G positions, {total:.2e} operations in all; {record['state_bytes'] / 1e9:.2f} GB of "
+        f"weights, gradients and moments and {record['gradient_bytes'] / 1e6:.0f} MB of gradients a process. The "
+        f"paper's run ({record['papers_run']}) comes to {record['papers_share_of_peak']:.1%} of the peak."
+    )
+    return "\n".join([*lines, "", told])
+
+
 def spread(scores: list[float]) -> str:
     """The mean of several seeds' scores and their standard deviation."""
     if len(scores) == 1:
@@ -191,15 +243,21 @@ TABLES = {
     "squeeze_ablation": squeeze_ablation_table,
     "squeeze_healing": squeeze_healing_table,
     "squeeze_retention": squeeze_retention_table,
+    "pretrain_speed": pretrain_speed_table,
+    "pretrain_processes": pretrain_processes_table,
+    "pretrain_scale": pretrain_scale_table,
 }
+# Tables of one file's results with names of their own
+SOURCES = {"pretrain_processes": "pretrain_scale"}
 
 
 def fill(text: str) -> str:
     """Replace what stands between `<!-- NAME table: ... -->` and `<!-- end of NAME table -->`."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- {name} table:[^\n]*-->\n).*?(<!-- end of {name} table -->)", re.S)
-        if pattern.search(text) and (RESULTS / f"{name}.json").exists():
-            table = make(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+        place = RESULTS / f"{SOURCES.get(name, name)}.json"
+        if pattern.search(text) and place.exists():
+            table = make(json.loads(place.read_text(encoding="utf-8")))
             text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
     return text
 
