@@ -31,6 +31,7 @@ from squeezebert.workflows.glue.options import (
     GlueSubmitOptions,
 )
 from squeezebert.workflows.options import (
+    BenchOptions,
     CorpusPlaces,
     DemoOptions,
     DistilPlaces,
@@ -124,6 +125,13 @@ def glue_submit(options: GlueSubmitOptions, command: str) -> None:
     say("\n".join(submit(options)))
 
 
+def bench(options: BenchOptions, command: str) -> None:
+    """Models in, their latency, size, memory and share of what the machine can do out, all in one run."""
+    from squeezebert.workflows.bench import run_bench
+
+    print(run_bench(options, command, say))
+
+
 def demo(options: DemoOptions, command: str) -> None:
     """The whole way on real text: finetune, squeeze, distil, export, measure, and a report to look at."""
     from squeezebert.workflows.demo import run_demo
@@ -138,6 +146,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
+    "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),
     "demo": (demo, (DemoOptions,)),
@@ -149,7 +158,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
 # What verbs of two words have in common, for `--help`
 FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
 # Options that are written without a name, first things first
-POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file")
+POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -247,6 +256,9 @@ def add_options(parser: ArgumentParser, options: type) -> None:
         elif get_origin(hints[field.name]) in (list, tuple):
             several: dict[str, Any] = {"required": True} if required else {"default": _default(field)}
             of = get_args(hints[field.name])[0]
+            if field.name in POSITIONAL:
+                group.add_argument(field.name, type=of, nargs="+", help=help_text)
+                continue
             group.add_argument(f"--{field.name.replace('_', '-')}", type=of, nargs="+", help=help_text, **several)
         elif field.name in POSITIONAL:
             group.add_argument(field.name, type=hints[field.name], help=help_text)

@@ -45,13 +45,14 @@ def measure_latency(
     threads: int = 1,
     runs: int = 30,
     burst: int = 1,
+    batch: int = 1,
     vocabulary: int = VOCABULARY,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[int, Timing]]:
-    """Time each file on one text of each length (in tokens), interleaved with the others: name -> length -> times.
+    """Time each file on `batch` texts of each length (in tokens), in turn with the others: name -> length -> times.
 
-    All run in this process in ONNX Runtime with `threads` threads; batch 1, every token attended to. `burst` is that
-    of `interleave`; token ids are drawn below `vocabulary`.
+    All run in this process in ONNX Runtime with `threads` threads; every token is attended to. `burst` is that of
+    `interleave`; token ids are drawn below `vocabulary`.
     """
     sessions = {
         name: open_session(file.path, threads, file.disabled_optimizers, file.exact) for name, file in files.items()
@@ -59,14 +60,19 @@ def measure_latency(
     found: dict[str, dict[int, Timing]] = {name: {} for name in files}
     for length in lengths:
         report(f"timing {len(sessions)} files at {length} tokens, {runs} runs each")
-        things = {name: _runner(session, length, vocabulary) for name, session in sessions.items()}
+        inputs = made_up_inputs(batch, length, vocabulary)
+        things = {name: _runner(session, inputs) for name, session in sessions.items()}
         for name, timing in interleave(things, runs, burst=burst).items():
             found[name][length] = timing
     return found
 
 
-def _runner(session: Any, length: int, vocabulary: int) -> Callable[[], object]:
-    ids = np.random.default_rng(length).integers(1, vocabulary, (1, length), dtype=np.int64)
-    values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+def made_up_inputs(batch: int, length: int, vocabulary: int = VOCABULARY) -> dict[str, np.ndarray]:
+    """Return token ids, mask and types of `batch` texts of `length` tokens, (batch, length) each."""
+    ids = np.random.default_rng(length).integers(1, vocabulary, (batch, length), dtype=np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def _runner(session: Any, values: Mapping[str, np.ndarray]) -> Callable[[], object]:
     inputs = {given.name: values[given.name] for given in session.get_inputs()}
     return lambda: session.run(None, inputs)

@@ -171,6 +171,54 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how."""
+
+    models: list[str]
+    """Exported folders, checkpoint folders, and names of architectures, which get random weights: squeezebert,
+    bert-base, distilbert, minilm-l6, minilm-l12, tinybert-4, mobilebert. NAME:usual is an architecture as it comes out
+    of torch.onnx.export and quantize_dynamic."""
+    output: str = "squeezebert-bench"
+    """Folder for the numbers (bench.json), the table (bench.md) and the page (bench.html)."""
+    baseline: str | None = None
+    """Which of the models the others are compared with; the first when not given."""
+    lengths: tuple[int, ...] = (32, 128)
+    """Tokens of a text."""
+    batch_sizes: tuple[int, ...] = (1,)
+    """Texts at a time."""
+    threads: tuple[int, ...] = (1,)
+    """Threads of the engine."""
+    runs: int = 20
+    """Rounds, each of a burst of every file."""
+    burst: int = 5
+    """Times that a file runs in a row in each round, as on a device that runs one model."""
+    starts: bool = True
+    """Measure new processes to their first answer, and their memory."""
+    roofline: bool = True
+    """Time each file's products alone, and say what share of the limit it reaches."""
+    profile: bool = False
+    """Say where the time goes, by kind of work."""
+    overwrite: bool = False
+    """Replace the results that the output folder holds."""
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise OptionError("name at least one model")
+        repeated = [name for name in self.models if self.models.count(name) > 1]
+        if repeated:
+            raise OptionError(f"{repeated[0]}: named twice")
+        if self.baseline is not None and self.baseline not in self.models:
+            raise OptionError(f"--baseline {self.baseline}: not among the models that are measured")
+        for name in ("lengths", "batch_sizes", "threads"):
+            values = getattr(self, name)
+            if not values or min(values) < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: expected numbers from 1")
+        for name in ("runs", "burst"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"--{name} {getattr(self, name)}: expected 1 or more")
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     """Where the demo writes, and how much it may use."""
 
