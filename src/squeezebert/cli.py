@@ -39,6 +39,7 @@ from squeezebert.workflows.options import (
     ExportPlaces,
     PredictOptions,
     PretrainPlaces,
+    PruneOptions,
     SqueezePlaces,
     TrainPlaces,
 )
@@ -72,6 +73,13 @@ def export(places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, 
     from squeezebert.workflows.export import export_folder
 
     say(export_folder(places, options, rows, say))
+
+
+def prune(options: PruneOptions, command: str) -> None:
+    """A checkpoint and text in, the same model with only the vocabulary that the text needs out."""
+    from squeezebert.workflows.prune import prune as prune_checkpoint
+
+    say(prune_checkpoint(options, command, say))
 
 
 def predict(options: PredictOptions, command: str) -> None:
@@ -144,6 +152,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "train": (train, (TrainPlaces, DataOptions, FinetuneOptions)),
     "squeeze": (squeeze, (SqueezePlaces, ShapeOptions, GeneralDistilOptions)),
     "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
+    "prune": (prune, (PruneOptions,)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
     "bench": (bench, (BenchOptions,)),

@@ -14,7 +14,7 @@ import transformers
 from squeezebert.export import exporter
 from squeezebert.export.exporter import ExportRefused, export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.errors import FolderError, SqueezeBertError, TableError
+from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError, TableError
 from squeezebert.files.manifest import read_manifest
 from squeezebert.model import SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
 from squeezebert.runtime.predictor import load
@@ -46,7 +46,9 @@ def quick(single, monkeypatch):
 
     monkeypatch.setattr(exporter, "write_graph", write)
     monkeypatch.setattr(
-        exporter, "quantize_graph", lambda _, target: shutil.copy(single.output / "onnx/model_quantized.onnx", target)
+        exporter,
+        "quantize_graph",
+        lambda _, target, *rest: shutil.copy(single.output / "onnx/model_quantized.onnx", target),
     )
     return single
 
@@ -55,7 +57,7 @@ def quick(single, monkeypatch):
 def wrong_int8(quick, monkeypatch):
     """The same, with an int8 file whose classifier answers the other way round."""
 
-    def damage(source, target):
+    def damage(source, target, *rest):
         proto = onnx.load(str(source))
         for initializer in proto.graph.initializer:
             if initializer.name.startswith("classifier"):
@@ -217,7 +219,7 @@ def test_force_is_remembered(wrong_int8, tmp_path):
 
 @pytest.mark.parametrize("broken", ["fp32", "int8"])
 def test_nan_is_never_forced(quick, tmp_path, monkeypatch, broken):
-    def poison(source, target):
+    def poison(source, target, *rest):
         proto = onnx.load(str(quick.output / "onnx/model.onnx"))
         for initializer in proto.graph.initializer:
             if initializer.name == "classifier.bias":
@@ -401,3 +403,20 @@ def test_labels_default_to_the_configuration(tmp_path):
     found = read_checkpoint(checkpoint)
     assert (found.task, found.labels, found.pair) == ("multi_label", ("LABEL_0", "LABEL_1"), None)
     assert isinstance(found.model, SqueezeBertForSequenceClassification)
+
+
+def test_word_embeddings_in_4_bits_make_a_smaller_file_that_answers_alike(single, tmp_path):
+    report = export_checkpoint(
+        single.checkpoint, tmp_path / "out", ExportOptions(threads=1, embeddings="int4", force=True)
+    )
+    file = report.manifest.files["int8"]
+    assert file.quantisation.endswith("word embeddings in 4 bits, a scale for each 64 channels")
+    assert file.bytes < single.report.manifest.files["int8"].bytes
+    agree = report.probabilities["int8"].argmax(axis=1) == report.probabilities["fp32"].argmax(axis=1)
+    assert agree.mean() >= 0.9
+    assert np.abs(report.probabilities["int8"] - single.report.probabilities["int8"]).max() > 0
+
+
+def test_embeddings_are_named_rightly():
+    with pytest.raises(OptionError, match="give one of int8, int4"):
+        ExportOptions(embeddings="int2")

@@ -278,7 +278,7 @@ def test_another_architecture_is_refused_with_those_that_are_taken(kind, text, t
     base = bert(tmp_path / "base", kind, **other)
     line = refused(capsys, base, "--text", text, "--output", tmp_path / "out", *FAST)
     assert f"model type '{kind.removesuffix('Model').lower()}' is not" in line
-    assert "squeeze takes BERT (MiniLM and TinyBERT are some), the encoder of ELECTRA, and dense SqueezeBERT" in line
+    assert "squeeze takes BERT (MiniLM and TinyBERT are some), the encoder of ELECTRA, and SqueezeBERT" in line
 
 
 def test_checkpoints_that_are_not_whole_are_refused(base, text, tmp_path, capsys):

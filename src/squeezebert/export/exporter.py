@@ -25,8 +25,8 @@ from squeezebert.export.checkpoint import (
     read_rows,
 )
 from squeezebert.export.graph import FORM, write_graph
-from squeezebert.export.options import ExportOptions
-from squeezebert.export.quantize import QUANTISATION, quantize_graph
+from squeezebert.export.options import Embeddings, ExportOptions
+from squeezebert.export.quantize import PACKED, QUANTISATION, quantize_graph
 from squeezebert.export.samples import KEPT, TEXTS
 from squeezebert.export.smoothing import find_scales
 from squeezebert.export.verify import (
@@ -180,9 +180,10 @@ def _build(
         smooth = folder / "onnx" / "smooth.onnx"
         scales = find_scales(source.model, _calibration(source))
         write_graph(source.model, smooth, options.opset, scales, source.temperature)
-        quantize_graph(smooth, folder / MODEL_PATHS["int8"])
+        quantize_graph(smooth, folder / MODEL_PATHS["int8"], options.embeddings)
         smooth.unlink()
-        manifest = replace(manifest, files={**manifest.files, "int8": _describe_model(folder, "int8")})
+        described = _describe_model(folder, "int8", options.embeddings)
+        manifest = replace(manifest, files={**manifest.files, "int8": described})
         write_manifest(folder, manifest)
         tell(f"comparing int8 with fp32 on {len(evidence.rows)} {evidence.source}")
         predictor = load(folder, options.threads, "int8")
@@ -250,13 +251,13 @@ def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
     )
 
 
-def _describe_model(folder: Path, precision: Precision) -> ModelFile:
+def _describe_model(folder: Path, precision: Precision, embeddings: Embeddings = "int8") -> ModelFile:
     file = describe_file(folder, MODEL_PATHS[precision])
     return ModelFile(
         path=file.path,
         bytes=file.bytes,
         sha256=file.sha256,
-        quantisation="none" if precision == "fp32" else QUANTISATION,
+        quantisation="none" if precision == "fp32" else QUANTISATION + (PACKED if embeddings == "int4" else ""),
         form=FORM,
         disabled_optimizers=DISABLED_OPTIMIZERS,
         # int8 takes the range of its activations over the whole batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from squeezebert.files.errors import OptionError
 from squeezebert.runtime.session import check_threads
@@ -12,12 +12,17 @@ from squeezebert.runtime.session import check_threads
 OPSETS = (18, 19, 20)
 
 
+Embeddings = Literal["int8", "int4"]
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """How a checkpoint is exported, and what it may lose on the way."""
 
     precision: Literal["both", "fp32", "int8"] = "both"
     """which files to write: int8 is small and fast, fp32 answers as torch does"""
+    embeddings: Embeddings = "int8"
+    """bits of the word embeddings in the int8 file: int4 makes it smaller by nearly half of them"""
     max_accuracy_drop: float = 0.5
     """int8 is refused when it certainly loses more accuracy than this, in points"""
     min_agreement: float = 0.98
@@ -34,6 +39,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.precision not in ("both", "fp32", "int8"):
             raise OptionError(f"precision = {self.precision!r}: give both, fp32 or int8")
+        if self.embeddings not in get_args(Embeddings):
+            raise OptionError(f"embeddings = {self.embeddings!r}: give one of {', '.join(get_args(Embeddings))}")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise OptionError(f"max_accuracy_drop = {self.max_accuracy_drop!r}: give points from 0 to 100")
         if not 0 <= self.min_agreement <= 1:

@@ -1,6 +1,6 @@
 """A checkpoint of the BERT architecture in, our class for its head and its tokenizer out; what is no such is refused.
 
-Serves `squeezebert squeeze`.
+Serves `squeeze` and `prune`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,19 @@ _HEADS = {
 
 
 def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
+    """Load a dense checkpoint as `load_ours` does; raises `OptionError` when it is squeezed already."""
+    model = load_ours(checkpoint, report)
+    if not is_dense(model.config):
+        shape = describe_shape(shape_of(model.config))
+        raise OptionError(f"{checkpoint}: it is squeezed already ({shape}): squeeze the dense model it was made from")
+    return model
+
+
+def load_ours(checkpoint: str, report: Report = lambda line: None, verb: str = "squeeze") -> Any:
     """Load a BERT-architecture checkpoint as our class for its head, or as an encoder where it has none; in fp32.
 
-    `report` is told what is left out or starts anew. Raises `FolderError` when there is none or it cannot be read,
-    `OptionError` when its architecture does not fit or it is squeezed already.
+    `report` is told what is left out or starts anew; `verb` is who asks. Raises `FolderError` when there is none or it
+    cannot be read, `OptionError` when its architecture does not fit.
     """
     # What they would say is said below
     loggers = [logging.get_logger(name) for name in ("transformers", bert.__name__)]
@@ -57,13 +66,13 @@ def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
             model, absent = _load(kind, checkpoint)
     except OSError as error:
         raise FolderError(
-            f"{checkpoint}: no checkpoint there. squeeze takes a folder with config.json and weights, or the id of a "
+            f"{checkpoint}: no checkpoint there. {verb} takes a folder with config.json and weights, or the id of a "
             f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
         ) from error
     except ValueError as error:
         raise OptionError(
-            f"{checkpoint}: {str(error).rstrip('.')}. squeeze takes BERT (MiniLM and TinyBERT are some), the encoder "
-            "of ELECTRA, and dense SqueezeBERT."
+            f"{checkpoint}: {str(error).rstrip('.')}. {verb} takes BERT (MiniLM and TinyBERT are some), the "
+            f"encoder of ELECTRA, and SqueezeBERT."
         ) from error
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise FolderError(f"{checkpoint}: the checkpoint cannot be loaded ({first_line(error)})") from error
@@ -77,10 +86,7 @@ def load_dense(checkpoint: str, report: Report = lambda line: None) -> Any:
     for key, value in model.state_dict().items():
         if not bool(torch.isfinite(value).all()):
             raise FolderError(f"{checkpoint}: {key} has values that are no finite numbers: the checkpoint is damaged")
-    if not is_dense(model.config):
-        shape = describe_shape(shape_of(model.config))
-        raise OptionError(f"{checkpoint}: it is squeezed already ({shape}): squeeze the dense model it was made from")
-    for line in _told_of(name, kind, absent):
+    for line in _told_of(name, kind, absent, verb):
         report(f"{checkpoint}: {line}")
     return model
 
@@ -98,18 +104,16 @@ def _of_encoder(key: str) -> bool:
     return key.removeprefix("bert.").removeprefix("transformer.").startswith(("embeddings", "encoder", "pooler"))
 
 
-def _told_of(architecture: str, kind: Any, absent: set[str]) -> list[str]:
+def _told_of(architecture: str, kind: Any, absent: set[str], verb: str) -> list[str]:
     """What of a checkpoint is carried over, where that is not everything."""
     lines = []
     carried = kind.__name__.removeprefix("SqueezeBert")
     if carried == "Model" and architecture and not architecture.endswith(("Model", "ForPreTraining")):
-        lines.append(f"its encoder is squeezed; its head ({architecture}) is left out and has to be trained anew")
-    elif carried == "ForMaskedLM":
+        lines.append(f"its encoder is taken; its head ({architecture}) is left out and has to be trained anew")
+    elif carried == "ForMaskedLM" and verb == "squeeze":
         lines.append("its masked-LM head is carried over; its scores are learned with --logit-weight above 0 only")
     if carried not in ("ForTokenClassification", "ForQuestionAnswering") and any("pooler" in key for key in absent):
-        lines.append(
-            "it has no pooler: the squeezed model's starts from random weights, and training on a task sets it"
-        )
+        lines.append("it has no pooler: the new model's starts from random weights, and training on a task sets it")
     return lines
 
 

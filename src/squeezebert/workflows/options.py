@@ -75,6 +75,33 @@ class SqueezePlaces:
 
 
 @dataclass(frozen=True)
+class PruneOptions:
+    """What `prune` reads, keeps and writes."""
+
+    checkpoint: str
+    """Checkpoint of the BERT or SqueezeBERT architecture with a WordPiece vocabulary: a folder or a Hub id."""
+    text: list[str]
+    """Text of the kind that the model is to read, without labels: .txt files or folders of them, or tables that
+    `train` reads. The rows it was trained on are a good start."""
+    output: str
+    """Folder for the smaller model."""
+    least: int = 1
+    """How often a piece has to occur to be kept. Single characters are always kept."""
+    column: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    overwrite: bool = False
+    """Replace a model that the output folder holds already."""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise OptionError("--text: name at least one file or folder")
+        if self.least < 1:
+            raise OptionError(f"--least {self.least}: expected 1 or more")
+
+
+@dataclass(frozen=True)
 class CorpusPlaces:
     """What `corpus` reads and writes."""
 
