@@ -32,7 +32,7 @@ from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.batches import IGNORED
 from squeezebert.data.pretraining.rows import PretrainingCorpus
-from squeezebert.data.pretraining.shards import build_corpus
+from squeezebert.data.pretraining.shards import TOKENIZER, build_corpus
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from squeezebert.training.finetune import finetune
@@ -83,7 +83,7 @@ def make_corpus(data: Path, work: Path) -> None:
 
 def step_seconds(corpus: PretrainingCorpus, arm: str) -> float:
     """Measure a step: the median of some, after a few."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = corpus.tokenizer()
     options = PretrainOptions(**OPTIONS)
     batches, _ = batches_of(corpus, tokenizer, options)
     model = SqueezeBertForPreTraining(configuration(arm)).train()
@@ -166,7 +166,7 @@ def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[int]) -> 
                         seed=seed,
                     )
                     told = {"model": model, "overwrite": True}
-                    found = finetune(labelled, corpus.tokenizer, work / "finetuning", options, **told)  # noqa: B023
+                    found = finetune(labelled, corpus.folder / TOKENIZER, work / "finetuning", options, **told)  # noqa: B023
                     return {"task": task, "arm": arm, "seed": seed, "score": 100 * found.metrics[metric]}  # noqa: B023
 
                 say(str(cell(work / "scores" / f"{task}-{arm}-{seed}.json", run)))
@@ -174,10 +174,10 @@ def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[int]) -> 
 
 def unigram_loss(corpus: PretrainingCorpus) -> float:
     """Held-out loss of who knows how often each token occurs, and nothing else: what MLM has to stay well under."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = corpus.tokenizer()
     counts = np.ones(len(tokenizer))
-    for ids in corpus.split("train").ids:
-        counts += np.bincount(ids, minlength=len(tokenizer))
+    for shard in corpus.split("train"):
+        counts += np.bincount(shard.ids, minlength=len(tokenizer))
     logs = np.log(counts / counts.sum())
     _, held_out = batches_of(corpus, tokenizer, PretrainOptions(**OPTIONS))
     labels = np.concatenate([batch["labels"][batch["labels"] != IGNORED] for batch in held_out])

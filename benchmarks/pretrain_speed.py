@@ -82,7 +82,7 @@ def contenders(
     size: dict[str, int], corpus: PretrainingCorpus, micro_batch: int, steps: int, folder: Path, precision: str
 ) -> dict[str, tuple[Callable[[], Any], Clock]]:
     """For each name, what runs a few steps, and the clock that timed them."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = corpus.tokenizer()
     vocabulary = 30_528  # as in the public checkpoint: the head is a large part of a small model's work
     options = PretrainOptions(batch_size=micro_batch, micro_batch=micro_batch, steps=steps, precision=precision)  # type: ignore[arg-type]
     ours, _ = batches_of(corpus, tokenizer, options)
@@ -139,7 +139,7 @@ def contenders(
 
 def pipeline_speed(corpus: PretrainingCorpus) -> float:
     """Tokens a second that the data pipeline makes, in one process."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = corpus.tokenizer()
     batches, _ = batches_of(corpus, tokenizer, PretrainOptions(batch_size=32, micro_batch=32))
     began, tokens = time.perf_counter(), 0
     for number in range(200):

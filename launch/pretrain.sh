@@ -6,8 +6,13 @@
 set -eu
 corpus=$1 output=$2
 shift 2
+here=$(dirname "$0")
 devices=${DEVICES:-$(python -c 'import torch; print(max(1, torch.accelerator.device_count() if torch.accelerator.is_available() else 1))')}
-exec torchrun \
-    --nnodes "${NODES:-1}" --node-rank "${NODE:-0}" --nproc-per-node "$devices" \
-    --rdzv-backend "${RENDEZVOUS:-c10d}" --rdzv-endpoint "${MASTER:-localhost:29500}" --rdzv-id squeezebert \
-    -m squeezebert pretrain "$corpus" --output "$output" --recipe "${RECIPE:-recipes/pretrain-128.yaml}" "$@"
+if [ "${NODES:-1}" = 1 ]; then
+    meeting=--standalone
+else
+    meeting="--nnodes $NODES --node-rank ${NODE:-0} --rdzv-backend c10d --rdzv-endpoint $MASTER --rdzv-id squeezebert"
+fi
+# shellcheck disable=SC2086  # several words
+exec torchrun $meeting --nproc-per-node "$devices" \
+    -m squeezebert pretrain "$corpus" --output "$output" --recipe "${RECIPE:-$here/../recipes/pretrain-128.yaml}" "$@"

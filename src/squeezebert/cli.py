@@ -102,7 +102,11 @@ def pretrain(places: PretrainPlaces, options: PretrainOptions, command: str) -> 
     """A corpus in, a model that has learned masked words and sentence order out."""
     from squeezebert.workflows.pretrain import pretrain_corpus
 
-    say(pretrain_corpus(places, options, command, say))
+    told, finished = pretrain_corpus(places, options, command, say)
+    if told:
+        say(told)
+    if not finished:
+        raise SystemExit(UNFINISHED)
 
 
 def glue_run(places: GlueRunOptions, options: FinetuneOptions, distilling: DistilOptions, command: str) -> None:
@@ -166,6 +170,8 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
 }
 # What verbs of two words have in common, for `--help`
 FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
+# Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
+UNFINISHED = 75
 # Options that are written without a name, first things first
 POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models")
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from pretraining_text import small_pretraining_corpus
+from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.batches import IGNORED, Masking, PretrainingBatches
-from squeezebert.data.pretraining.rows import SHORTEST_ROW, Rows
+from squeezebert.data.pretraining.rows import SHORTEST_ROW, PretrainingCorpus, Rows
+from squeezebert.data.pretraining.shards import build_corpus
 from squeezebert.files.errors import OptionError
 
 
@@ -27,26 +29,58 @@ def batches(rows, tokenizer, *, share=0.15, whole=False, seed=0, size=8, **chang
     return PretrainingBatches(rows, size, tokenizer, Masking.of(tokenizer, share, whole), seed, **changes)
 
 
-def test_rows_are_full_but_for_the_rest_of_a_document(rows):
-    tokens = rows.tokens
-    assert rows.total < sum(map(len, tokens.ids))
+def test_rows_are_whole_sentences_as_many_as_fit(rows):
     kept = 0
-    for number, starts in enumerate(tokens.starts):
-        ends = set(starts[1:].tolist())
-        for row in np.flatnonzero(rows.shard == number):
-            first, last = rows.start[row], rows.start[row] + rows.length[row]
-            assert rows.length[row] == 45 or last in ends
-            assert rows.length[row] >= SHORTEST_ROW
-            assert np.searchsorted(starts, first, side="right") == np.searchsorted(starts, last - 1, side="right")
-        for begin, end in pairwise(starts):
-            rest = (end - begin) % 45
-            kept += end - begin - (rest if rest < SHORTEST_ROW else 0)
+    for number, shard in enumerate(rows.shards):
+        ends = shard.ends + np.repeat(shard.starts[:-1], np.diff(shard.firsts))
+        for document, (begin, end) in enumerate(pairwise(shard.starts)):
+            within = ends[shard.firsts[document] : shard.firsts[document + 1]].tolist()
+            position, wanted, inside = int(begin), [], False
+            while position < end:
+                fits = [place for place in within if position < place <= position + 45]
+                stop = fits[-1] if fits else min(position + 45, next(place for place in within if place > position))
+                if stop - position >= SHORTEST_ROW:
+                    wanted.append((position, stop - position, 0 if inside else len(fits)))
+                position, inside = stop, not fits and stop not in within
+            mine = (rows.shard == number) & (rows.start >= begin) & (rows.start < end)
+            found = zip(rows.start[mine], rows.length[mine], rows.sentences[mine], strict=True)
+            assert [(int(s), int(n), int(c)) for s, n, c in found] == wanted
+            kept += sum(length for _, length, _ in wanted)
     assert rows.total == kept
+
+
+def test_a_sentence_that_no_row_holds_gives_pieces_without_an_order(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save_pretrained(tmp_path / "vocabulary")
+    long = [f"document {n} " + "the team won a cup " * 40 + "." for n in range(80)]
+    (tmp_path / "text.txt").write_text("\n\n".join(long))
+    told = CorpusOptions(vocabulary=str(tmp_path / "vocabulary"), workers=1, held_out=0.1)
+    build_corpus([str(tmp_path / "text.txt")], tmp_path / "corpus", told)
+    rows = Rows.cut(PretrainingCorpus.open(tmp_path / "corpus").split("train"), 45)
+    assert (rows.sentences == 0).all()
+    batch = batches(rows, tiny_tokenizer)[0]
+    assert (batch["sentence_order_label"] == IGNORED).all()
+
+
+def test_order_cannot_be_told_from_how_segments_end(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer, share=0.01)
+    right = total = 0
+    stop = tiny_tokenizer.convert_tokens_to_ids(".")
+    for number in range(made.of_pass):
+        batch = made[number]
+        ids = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
+        for row, order in zip(ids, batch["sentence_order_label"], strict=True):
+            if order == IGNORED:
+                continue
+            cut = np.flatnonzero(row == tiny_tokenizer.sep_token_id)[0]
+            right += (row[cut - 1] != stop) == bool(order)
+            total += 1
+    assert total > 200
+    assert 0.35 < right / total < 0.65
 
 
 def test_a_batch_can_be_put_together_again(rows, tiny_tokenizer):
     made = batches(rows, tiny_tokenizer)
-    swaps = 0
+    swaps = asked = 0
     for number in range(made.of_pass):
         batch, numbers = made[number], made.numbers(number)
         ids = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
@@ -62,14 +96,16 @@ def test_a_batch_can_be_put_together_again(rows, tiny_tokenizer):
             assert batch["token_type_ids"][place].tolist() == [0] * (cut + 1) + [1] * (end - cut) + [0] * (
                 ids.shape[1] - length
             )
-            swapped = batch["sentence_order_label"][place]
+            swapped = batch["sentence_order_label"][place] == 1
             swaps += swapped
+            asked += batch["sentence_order_label"][place] != IGNORED
             parts = (second, first) if swapped else (first, second)
             assert np.concatenate(parts).tolist() == rows.ids(row).tolist()
             within = rows.boundaries(row, 4)
+            assert (batch["sentence_order_label"][place] == IGNORED) == (len(within) == 0)
             if len(within):
                 assert len(parts[0]) in within
-    assert 0.4 < swaps / (made.of_pass * 8) < 0.6
+    assert 0.4 < swaps / asked < 0.6
 
 
 def test_each_pass_takes_every_row_at_most_once_in_another_order(rows, tiny_tokenizer):
@@ -130,6 +166,27 @@ def test_whole_words_are_hidden_together(tiny_tokenizer):
         pieces = asked[:, (words == word) & may[0]]
         assert (pieces.all(axis=1) == pieces.any(axis=1)).all()
     assert asked[may].mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_every_row_asks_for_a_word(rows, tiny_tokenizer):
+    made = batches(rows, tiny_tokenizer, share=0.001)
+    for number in range(made.of_pass):
+        assert ((made[number]["labels"] != IGNORED).sum(axis=1) >= 1).all()
+
+
+def test_a_vocabulary_that_marks_no_words_cannot_hide_whole_ones():
+    class Other:
+        mask_token_id = 4
+        all_special_ids = (0, 1, 2, 3, 4)
+
+        def __len__(self):
+            return 8
+
+        def convert_ids_to_tokens(self, ids):
+            return [f"word{number}" for number in ids]
+
+    with pytest.raises(OptionError, match="--whole-words: the vocabulary is not WordPiece"):
+        Masking.of(Other(), 0.15, True)
 
 
 def test_a_corpus_smaller_than_a_batch_is_refused(rows, tiny_tokenizer):

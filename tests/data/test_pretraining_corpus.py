@@ -6,6 +6,9 @@ import bz2
 import errno
 import json
 import shutil
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,12 +65,11 @@ def write_dump(path: Path) -> Path:
 
 
 def documents_of(corpus: PretrainingCorpus, split: str) -> list[str]:
-    tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer)
-    tokens = corpus.split(split)
+    tokenizer = corpus.tokenizer()
     return [
-        tokenizer.decode(ids[begin:end])
-        for ids, starts in zip(tokens.ids, tokens.starts, strict=True)
-        for begin, end in pairwise(starts)
+        tokenizer.decode(shard.ids[begin:end])
+        for shard in corpus.split(split)
+        for begin, end in pairwise(shard.starts)
     ]
 
 
@@ -104,7 +106,7 @@ def test_what_is_no_dump_is_refused(tmp_path, whole):
 def test_a_dump_that_was_cut_off_is_named(tmp_path):
     dump = write_dump(tmp_path / "wiki.xml.bz2")
     dump.write_bytes(dump.read_bytes()[:-40])
-    with pytest.raises(TableError, match="not a whole MediaWiki XML dump"):
+    with pytest.raises(TableError, match=r"cannot be read on as a MediaWiki XML dump.*get it again"):
         list(read_documents([str(dump)]))
 
 
@@ -139,13 +141,14 @@ def test_a_build_holds_every_document_once(tmp_path):
     assert len(train) + len(out) == 90
     assert len(set(train) | set(out)) == 90
     assert out
-    assert manifest["left_out"] == {"copies": 30, "too_short": 1}
+    assert manifest["left_out"] == {"copies": 30, "too_short": 1, "unreadable": 0}
     assert (tmp_path / "corpus" / "notices" / "1-ATTRIBUTION.tsv").read_text() == "file\tlicence\n"
     assert any(text.startswith("document 7 of 0.") for text in train + out)
     # Sentences end where a full stop is
-    tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer)
-    tokens = corpus.split("train")
-    assert set(tokens.ids[0][tokens.ends[0] - 1]) == {tokenizer.convert_tokens_to_ids(".")}
+    stop = corpus.tokenizer().convert_tokens_to_ids(".")
+    for shard in corpus.split("train"):
+        last = shard.ends - 1 + np.repeat(shard.starts[:-1], np.diff(shard.firsts))
+        assert set(shard.ids[last].tolist()) == {stop}
 
 
 def test_workers_and_stretches_change_nothing(tmp_path, monkeypatch):
@@ -284,3 +287,167 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(FolderError, match=r"\(the text\)"):
         build_corpus([str(source)], output, CorpusOptions(**OPTIONS))
     build_corpus([str(source)], output, CorpusOptions(**OPTIONS | {"overwrite": True}))
+
+
+def test_an_overwrite_deletes_nothing_but_a_corpus(tmp_path):
+    source = write_documents(tmp_path / "text.txt", 60)
+    output, again = tmp_path / "corpus", CorpusOptions(**OPTIONS | {"overwrite": True, "seed": 1})
+    build_corpus([str(source)], output, CorpusOptions(**OPTIONS))
+    before = all_bytes(output)
+    with pytest.raises(TableError, match=r"typo\.txt"):
+        build_corpus([str(tmp_path / "typo.txt")], output, again)
+    assert all_bytes(output) == before
+    # What is read must not lie where it would be replaced
+    inside = output / "raw.txt"
+    inside.write_text(source.read_text())
+    with pytest.raises(FolderError, match=r"--text .*raw\.txt lies in it"):
+        build_corpus([str(inside)], output, again)
+    with pytest.raises(FolderError, match=r"raw\.txt beside a corpus: move it away"):
+        build_corpus([str(source)], output, again)
+    with pytest.raises(FolderError, match=r"--vocabulary .* lies in it"):
+        build_corpus([str(source)], output, CorpusOptions(**OPTIONS | {"vocabulary": str(output / "tokenizer")}))
+    assert inside.exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "corpus.json").write_text('{"a": 1}')
+    with pytest.raises(FolderError, match="not of this kind of corpus"):
+        build_corpus([str(source)], other, again)
+    assert (other / "corpus.json").exists()
+
+
+def test_a_build_without_a_shard_binds_nobody(tmp_path):
+    latin = tmp_path / "latin.txt"
+    write_documents(latin, 60)
+    latin.write_bytes(latin.read_bytes() + b"\n\nthe caf\xe9 is open and the team won the cup.\n")
+    with pytest.raises(TableError, match="badly encoded"):
+        build_corpus([str(latin)], tmp_path / "corpus", CorpusOptions(**OPTIONS))
+    manifest = build_corpus([str(latin)], tmp_path / "corpus", CorpusOptions(**OPTIONS | {"encoding": "latin-1"}))
+    assert sum(split["documents"] for split in manifest["splits"].values()) == 61
+
+
+def test_damage_that_keeps_the_size_is_found_and_mended(tmp_path):
+    source = write_documents(tmp_path / "text.txt", 200)
+    build_corpus([str(source)], tmp_path / "corpus", CorpusOptions(**OPTIONS))
+    whole = all_bytes(tmp_path / "corpus")
+    damaged = tmp_path / "corpus" / "train-00000.arrow"
+    content = bytearray(damaged.read_bytes())
+    content[2000:2200] = b"\xff" * 200
+    damaged.write_bytes(content)
+    with pytest.raises(FolderError, match=r"train-00000\.arrow: damaged: it has token 65535"):
+        PretrainingCorpus.open(tmp_path / "corpus").check_ids()
+    lines: list[str] = []
+    build_corpus([str(source)], tmp_path / "corpus", CorpusOptions(**OPTIONS), lines.append)
+    assert any("train-00000.arrow is not as it was written" in line for line in lines)
+    assert all_bytes(tmp_path / "corpus") == whole
+
+
+def test_a_tokenizer_that_is_gone_is_missed_and_made_again(tmp_path):
+    source = write_documents(tmp_path / "text.txt", 60)
+    build_corpus([str(source)], tmp_path / "corpus", CorpusOptions(**OPTIONS))
+    whole = (tmp_path / "corpus" / "tokenizer" / "tokenizer.json").read_text()
+    shutil.rmtree(tmp_path / "corpus" / "tokenizer")
+    with pytest.raises(FolderError, match="not the tokenizer that made the corpus"):
+        PretrainingCorpus.open(tmp_path / "corpus").tokenizer()
+    build_corpus([str(source)], tmp_path / "corpus", CorpusOptions(**OPTIONS))
+    assert (tmp_path / "corpus" / "tokenizer" / "tokenizer.json").read_text() == whole
+    PretrainingCorpus.open(tmp_path / "corpus").tokenizer()
+
+
+def test_special_tokens_in_a_text_are_text(tmp_path, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path / "vocabulary")
+    source = write_documents(tmp_path / "text.txt", 60)
+    source.write_text(source.read_text() + "\n\nthe team [SEP] won [MASK] the cup [CLS] and [PAD] lost.\n")
+    told = CorpusOptions(**OPTIONS | {"vocabulary": str(tmp_path / "vocabulary")})
+    build_corpus([str(source)], tmp_path / "corpus", told)
+    corpus = PretrainingCorpus.open(tmp_path / "corpus")
+    special = {*tiny_tokenizer.all_special_ids} - {tiny_tokenizer.unk_token_id}
+    for split in ("train", "held_out"):
+        for shard in corpus.split(split):
+            assert not special & set(shard.ids.tolist())
+
+
+def test_an_article_that_no_parser_can_take_apart_is_left_out(tmp_path, monkeypatch):
+    def fails(wikitext):
+        if "{{{{" in wikitext:
+            raise RecursionError("maximum recursion depth exceeded")
+        return paragraphs_of(wikitext)
+
+    monkeypatch.setattr("squeezebert.data.pretraining.wikipedia.paragraphs_of", fails)
+    texts = [f"The team number {n} won the cup in the year {n}." for n in range(1, 40)]
+    pages = [PAGE.format(title=f"A {n}", ns=0, id=n, redirect="", text=text) for n, text in enumerate(texts, 1)]
+    pages.append(PAGE.format(title="Nested", ns=0, id=99, redirect="", text="{{{{ the team won the cup"))
+    dump = tmp_path / "wiki.xml"
+    dump.write_text(DUMP.format(pages="\n".join(pages)))
+    lines: list[str] = []
+    manifest = build_corpus([str(dump)], tmp_path / "corpus", CorpusOptions(**OPTIONS), lines.append)
+    assert sum(split["documents"] for split in manifest["splits"].values()) == 39
+    assert manifest["left_out"]["unreadable"] == 1
+    assert any("left out, its markup cannot be taken apart: 'Nested' (RecursionError)" in line for line in lines)
+
+
+def test_deeply_nested_templates_are_no_trouble():
+    assert paragraphs_of("{{a|" * 3000 + "}}" * 3000 + "\nThe team won.")[-1] == "The team won."
+
+
+def test_wikitext_leaves_no_markup():
+    text = """<!-- == References == -->
+__NOTOC__
+One<br>line and [[fr:Aare]]a [[Bern|town]][[File:a.jpg|thumb|x [[y]]]].
+== Sources ==
+It springs from two sources.
+== Later ==
+The end.{{cite|a={{b|c}}}}<ref name="a">A</ref>
+{{Infobox unclosed
+| a = b
+"""
+    plain = [line for line in paragraphs_of(text) if line.strip()]
+    assert plain == ["One line and a town.", "The end."]
+
+
+def test_many_references_take_no_longer_than_they_should():
+    began = time.process_time()
+    paragraphs_of("A word.<ref>a</ref> " * 6000)
+    assert time.process_time() - began < 20
+
+
+def test_folders_of_folders_and_licences(tmp_path):
+    source = tmp_path / "text"
+    (source / "below").mkdir(parents=True)
+    write_documents(source / "below" / "a.txt", 10)
+    with pytest.raises(TableError, match=r"its text lies in folders of its own: name those, as .*below"):
+        list(read_documents([str(source)]))
+    write_documents(source / "b.txt", 10)
+    (source / "LICENSE.txt").write_text("Permission is granted to read this licence as often as you like.\n")
+    (source / "README.txt").write_text("Read this before anything else that lies here.\n")
+    assert len(list(read_documents([str(source)]))) == 10
+
+
+def test_scripts_without_spaces_are_not_too_short():
+    raw = RawDocument("天気がいいから散歩しましょう。明日は雨が降るかもしれません。", wikitext=False)
+    assert clean(raw, 8) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
+def test_workers_end_when_their_build_is_killed(tmp_path):
+    source = write_documents(tmp_path / "text.txt", 4000)
+    told = [sys.executable, "-m", "squeezebert", "corpus", "--text", str(source), "--output", str(tmp_path / "corpus")]
+    process = subprocess.Popen([*told, "--workers", "2", "--vocabulary-size", "200"], stderr=subprocess.DEVNULL)
+
+    def children() -> list[int]:
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    deadline = time.monotonic() + 60
+    while len(children()) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)

@@ -106,6 +106,11 @@ def test_masked_positions_alone_give_the_same_loss_and_gradients(corpus):
     assert torch.allclose(losses[0], losses[1], rtol=1e-6)
     assert outputs.prediction_logits.shape == ((labels != -100).sum(), model.config.vocab_size)
     assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(*gradients, strict=True))
+    summed = model(ids, torch.ones_like(ids), masked_only=True, reduction="sum", **told)
+    assert float(summed.prediction_loss / (labels != -100).sum()) == pytest.approx(
+        float(outputs.prediction_loss), rel=1e-5
+    )
+    assert float(summed.seq_relationship_loss / 3) == pytest.approx(float(outputs.seq_relationship_loss), rel=1e-5)
     with pytest.raises(ValueError, match="give labels"):
         model(ids, masked_only=True)
 
@@ -131,7 +136,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(corpus, tmp_path):
         _, info = SqueezeBertForPreTraining.from_pretrained(place, output_loading_info=True)
         assert not info["missing_keys"]
         assert transformers.AutoTokenizer.from_pretrained(place).mask_token == "[MASK]"
-    with pytest.raises(FolderError, match="finished model already"):
+    with pytest.raises(FolderError, match="finished model already: choose another --output, or delete it"):
         pretrain(new_model(corpus), corpus, tmp_path / "out", options)
 
 
@@ -187,13 +192,15 @@ def launch(corpus, output, processes, **options):
 
 
 def test_two_processes_and_one_are_the_same_run(corpus, tmp_path):
-    options = FAST | {"steps": 6, "save_every": 2, "dropout": 0.0}
+    # AdamW with a gradient that is far below its epsilon: a step is as large as the gradient, and no clipping hides that
+    options = FAST | {"steps": 6, "save_every": 2, "dropout": 0.0, "optimizer": "adamw", "max_grad_norm": 0.0}
     launch(corpus, tmp_path / "one", 1, **options)
     launch(corpus, tmp_path / "two", 2, **options)
     rows = [log_of(tmp_path / name) for name in ("one", "two")]
     for one, two in zip(*rows, strict=True):
         assert one["step"] == two["step"]
-        for name in one.keys() - {"step", "seconds", "tokens", "train_loss"}:
+        assert one["tokens"] == two["tokens"]
+        for name in one.keys() - {"step", "seconds", "tokens"}:
             assert one[name] == pytest.approx(two[name], rel=1e-4), name
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=2e-5) for name in one)
@@ -211,6 +218,35 @@ def test_it_goes_on_with_another_number_of_processes(corpus, tmp_path):
     assert log_of(tmp_path / "cut")[-1]["held_out_loss"] == pytest.approx(
         log_of(tmp_path / "whole")[-1]["held_out_loss"], rel=1e-3
     )
+
+
+def test_a_step_is_the_mean_over_all_words_it_asks_for(corpus, tmp_path):
+    """However its rows are shared out: many small batches, some with few words, or one large one."""
+    options = FAST | {"steps": 1, "save_every": 1, "dropout": 0.0, "batch_size": 32, "learning_rate": 1e-3}
+    trained = {}
+    for micro in (32, 4):
+        told = PretrainOptions(**options | {"micro_batch": micro, "optimizer": "adamw"})
+        training, _ = pretraining.batches_of(corpus, corpus.tokenizer(), told)
+        rows = [training[number] for number in range(32 // micro)]
+        model = new_model(corpus).eval()
+        words = sum(int((batch["labels"] != -100).sum()) for batch in rows)
+        for batch in rows:
+            given = {name: torch.from_numpy(array) for name, array in batch.items()}
+            found = model(**given, masked_only=True, reduction="sum")
+            (found.prediction_loss / words + found.seq_relationship_loss / 32).backward()
+        expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        seen = {}
+
+        class Look(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+                found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+                seen.update({name: gradient.clone() for name, gradient in found.items()})  # noqa: B023
+
+        told = PretrainOptions(**options | {"micro_batch": micro, "optimizer": "adamw", "max_grad_norm": 0.0})
+        pretrain(new_model(corpus), corpus, tmp_path / str(micro), told, callbacks=[Look()])
+        trained[micro] = seen
+        assert seen.keys() == expected.keys()
+        assert all(torch.allclose(seen[name], expected[name], atol=1e-6) for name in seen)
 
 
 def test_decay_and_trust_spare_vectors(corpus):
@@ -255,6 +291,26 @@ def test_a_diverged_run_says_so(corpus, tmp_path):
         model.transformer.pooler.dense.weight.fill_(float("nan"))
     with pytest.raises(DivergedError, match="lower --learning-rate"):
         pretrain(model, corpus, tmp_path / "out", PretrainOptions(**FAST))
+
+
+def test_the_configurations_dropout_is_kept_unless_told_otherwise(corpus, tmp_path):
+    model = new_model(corpus, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0)
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            seen.append({name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)})
+
+    pretrain(model, corpus, tmp_path / "out", PretrainOptions(**FAST | {"steps": 1}), callbacks=[Look()])
+    assert {p for name, p in seen[0].items() if "attention" in name and "post" not in name} == {0.0}
+    assert {p for name, p in seen[0].items() if "embeddings" in name} == {0.1}
+
+
+def test_several_devices_in_one_process_are_refused(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(OptionError, match=r"2 devices: start one process for each.*launch/pretrain\.sh"):
+        pretrain(new_model(corpus), corpus, tmp_path / "out", PretrainOptions(**FAST))
 
 
 def test_a_damaged_shard_is_named_before_anything_begins(corpus, tmp_path):

@@ -82,11 +82,44 @@ def test_bad_options_are_refused_with_the_way_out(made, tmp_path, capsys, told, 
     assert reason in capsys.readouterr().err
 
 
+def test_a_base_without_heads_is_continued_and_one_of_another_vocabulary_refused(made, tiny_base, capsys):
+    """Heads that are made anew are the same after a kill: the run is recognised."""
+    from squeezebert.data.pretraining.rows import PretrainingCorpus
+    from squeezebert.model import SqueezeBertModel
+    from squeezebert.training.options import PretrainOptions
+    from squeezebert.workflows.options import PretrainPlaces
+    from squeezebert.workflows.pretrain import _model
+
+    corpus = PretrainingCorpus.open(made / "corpus")
+    headless = made / "headless"
+    if not headless.exists():
+        whole = _model(PretrainPlaces("c", "o", config=str(made / "config.yaml")), corpus, PretrainOptions())
+        assert isinstance(whole.transformer, SqueezeBertModel)
+        whole.transformer.save_pretrained(headless)
+        corpus.tokenizer().save_pretrained(headless)
+    one, other = (_model(PretrainPlaces("c", "o", base=str(headless)), corpus, PretrainOptions()) for _ in range(2))
+    assert all((a == b).all() for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert pretrain(made, "of-another", "--base", str(tiny_base)) == 1
+    assert "another vocabulary than the corpus was made with" in capsys.readouterr().err
+
+
+def test_a_run_that_was_asked_to_end_has_a_status_of_its_own(made, monkeypatch):
+    monkeypatch.setattr("squeezebert.workflows.pretrain.pretrain_corpus", lambda *told: ("ended at step 2", False))
+    with pytest.raises(SystemExit) as ended:
+        pretrain(made, "asked", "--config", str(made / "config.yaml"))
+    assert ended.value.code == 75
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         ("hidden_sizes: 3", "no field of the model's configuration: hidden_sizes"),
         ("hidden_size: 30", "hidden_size 30 is not a multiple of num_attention_heads 12"),
+        ("hidden_act: nope", "no model of it can be made"),
+        ("hidden_size: big", "no model of it can be made"),
+        ("type_vocab_size: 1", "type_vocab_size 1: pairs of segments need 2"),
+        ("num_hidden_layers: 0", "num_hidden_layers 0: expected 1 or more"),
+        ("pad_token_id: 99999", "pad_token_id 99999: no entry of the vocabulary"),
         ("- 1", "expected fields and values"),
         ("a: [", "cannot be read"),
     ],

@@ -92,13 +92,21 @@ class SqueezeBertWithLMHead(SqueezeBertPreTrainedModel):
         return F.cross_entropy(logits_BTV.view(-1, logits_BTV.shape[-1]), labels_BT.view(-1))
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    """Cross-entropy over the labels that are not -100, a mean or a sum; 0 where there are none."""
+    total = F.cross_entropy(logits, labels, reduction="sum")
+    return total if reduction == "sum" else total / (labels != -100).sum().clamp_min(1)
+
+
 @dataclass
 class SqueezeBertForPreTrainingOutput(ModelOutput):
-    """Outputs of pretraining: the summed loss, MLM scores (B, T, V) or (asked, V), sentence-order scores (B, 2)."""
+    """Outputs of pretraining: MLM scores (B, T, V) or (asked, V), order scores (B, 2), both losses and their sum."""
 
     loss: Tensor | None = None
     prediction_logits: Tensor | None = None
     seq_relationship_logits: Tensor | None = None
+    prediction_loss: Tensor | None = None
+    seq_relationship_loss: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -119,14 +127,15 @@ class SqueezeBertForPreTraining(SqueezeBertWithLMHead):
         labels: Tensor | None = None,
         sentence_order_label: Tensor | None = None,
         masked_only: bool = False,
+        reduction: str = "mean",
         **kwargs: Any,
     ) -> SqueezeBertForPreTrainingOutput:
         """Score masked words and sentence order.
 
-        `labels` (B, T) are token ids, -100 where nothing is asked; `sentence_order_label` (B,) is 0 for two segments
-        in their order, 1 for swapped ones. The loss is the sum over the labels that are given. With `masked_only`,
-        the vocabulary is scored only where `labels` ask, (asked, V), in their order: the same loss for a seventh of
-        the head's work.
+        `labels` (B, T) are token ids, `sentence_order_label` (B,) is 0 for two segments in their order and 1 for
+        swapped ones; both are -100 where nothing is asked. The loss is the sum over the labels that are given, each a
+        mean over what is asked, or with `reduction` "sum" a sum. With `masked_only`, the vocabulary is scored only
+        where `labels` ask, (asked, V), in their order: the same loss for a seventh of the head's work.
         """
         outputs = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         states = outputs.last_hidden_state
@@ -137,15 +146,18 @@ class SqueezeBertForPreTraining(SqueezeBertWithLMHead):
             states, labels = states[asked_BT], labels[asked_BT]
         prediction_logits = self.cls.predictions(states)
         order_logits = self.cls.seq_relationship(outputs.pooler_output)
-        losses = []
+        words = order = None
         if labels is not None:
-            losses.append(self.masked_lm_loss(prediction_logits, labels))
+            words = cross_entropy(prediction_logits.view(-1, prediction_logits.shape[-1]), labels.view(-1), reduction)
         if sentence_order_label is not None:
-            losses.append(F.cross_entropy(order_logits, sentence_order_label.view(-1)))
+            order = cross_entropy(order_logits, sentence_order_label.view(-1), reduction)
+        losses = [loss for loss in (words, order) if loss is not None]
         return SqueezeBertForPreTrainingOutput(
             loss=torch.stack(losses).sum() if losses else None,
             prediction_logits=prediction_logits,
             seq_relationship_logits=order_logits,
+            prediction_loss=words,
+            seq_relationship_loss=order,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

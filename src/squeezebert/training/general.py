@@ -38,7 +38,7 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
-from squeezebert.training.stepping import MILESTONES, Saves, write_json
+from squeezebert.training.stepping import MILESTONES, Saves, check_devices, one_batch, write_json
 from squeezebert.training.teacher import StateCache, check_cache
 from squeezebert.training.trainer import Progress, Report, duration
 
@@ -86,6 +86,7 @@ def distil_general(
     text it is refused. Raises `FolderError` for an output that holds something else, and `OptionError` for models or
     a corpus that do not fit together.
     """
+    check_devices()
     check_fit(student, teacher, corpus, options)
     work = output / PROGRESS_FOLDER
     fingerprint = _fingerprint(student, teacher, corpus, options)
@@ -112,7 +113,7 @@ def distil_general(
             model=student,
             args=_arguments(options, work, steps),
             train_dataset=StepBatches(corpus, batches, steps * _processes()),
-            data_collator=lambda items: items[0],
+            data_collator=one_batch,
             callbacks=[Progress(report), *callbacks],
             objective=objective,
             held_out=[tensors(corpus, batch) for batch in _held_out_batches(corpus, held_out, options)],

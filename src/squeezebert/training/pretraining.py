@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +39,15 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
-from squeezebert.training.stepping import MILESTONES, Saves, StepTrainer, StopsOnTerm, write_json
+from squeezebert.training.stepping import (
+    MILESTONES,
+    Saves,
+    StepTrainer,
+    StopsOnTerm,
+    check_devices,
+    one_batch,
+    write_json,
+)
 from squeezebert.training.trainer import Progress, Report
 
 RECORD = "pretraining.json"
@@ -83,13 +92,15 @@ def pretrain(
     and corpus that do not fit together or a launcher that shards weights, `DivergedError` when training diverged.
     """
     check_launcher(options)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = corpus.tokenizer()
     check_sizes(model, corpus, options)
+    if _rank() == 0:
+        corpus.check_ids()
     accumulate = micro_batches(options) // _processes()
     work = output / PROGRESS_FOLDER
     fingerprint = _fingerprint(model, corpus, options)
     if _rank() == 0:
-        check_output(output, fingerprint, RECORD)
+        check_output(output, fingerprint, RECORD, overwrites=False)
     transformers.set_seed(options.seed)
     training, held_out = batches_of(corpus, tokenizer, options)
     report(
@@ -104,14 +115,13 @@ def pretrain(
     save = latest_save(work)
     if save is None and _rank() == 0:
         shutil.rmtree(output / MILESTONES, ignore_errors=True)
-    dropout = model.config.hidden_dropout_prob if options.dropout is None else options.dropout
-    with dropout_of(model, dropout):
+    with nullcontext() if options.dropout is None else dropout_of(model, options.dropout):
         try:
             trainer = PretrainTrainer(
                 model=model,
                 args=_arguments(options, work, accumulate),
                 train_dataset=MicroBatches(training, options.steps * micro_batches(options)),
-                data_collator=lambda items: items[0],
+                data_collator=one_batch,
                 callbacks=[Progress(report), StopsOnTerm(report), *callbacks],
                 options=options,
                 held_out=held_out,
@@ -150,7 +160,10 @@ def pretrain(
 
 
 def check_launcher(options: PretrainOptions) -> None:
-    """Raise `OptionError` for a launcher that shards weights: LAMB's norms are those of whole tensors."""
+    """Raise `OptionError` for a launcher that shards weights, of which LAMB needs the norms, or for none but several
+    devices.
+    """
+    check_devices()
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
             raise OptionError(
@@ -192,7 +205,7 @@ def batches_of(
         Rows.cut(corpus.split("train"), room), options.micro_batch, tokenizer, masking, options.seed
     )
     rows = Rows.cut(corpus.split("held_out"), room)
-    size = min(options.micro_batch, len(rows))
+    size = min(options.micro_batch, options.held_out_rows, len(rows))
     held_out = PretrainingBatches(rows, size, tokenizer, masking, 0, varies=False)
     count = max(1, min(options.held_out_rows // size, held_out.of_pass))
     return training, [held_out[batch] for batch in range(count)]
@@ -219,6 +232,8 @@ class PretrainTrainer(StepTrainer):
     ) -> None:
         self.options, self.held_out = options, held_out
         super().__init__(*args, **kwargs)
+        # Trainer then counts the words that a step asks for, over all its batches and processes, and divides nothing
+        self.model_accepts_loss_kwargs = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return LAMB or AdamW; biases and normalisation have no decay, and under LAMB no trust ratio."""
@@ -235,9 +250,12 @@ class PretrainTrainer(StepTrainer):
     ) -> Any:
         """Return the loss of one batch."""
         self.start_clock()
-        outputs = model(**inputs, masked_only=True)
-        self.count(outputs.loss, inputs["attention_mask"])
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        outputs = model(**inputs, masked_only=True, reduction="sum")
+        # Means over the whole step: batches of short rows, and processes that got them, have fewer words to ask
+        words = outputs.prediction_loss / cast(Tensor, num_items_in_batch)
+        loss = (words + outputs.seq_relationship_loss / self.options.batch_size) * self.args.world_size
+        self.count(loss, inputs["attention_mask"])
+        return (loss, outputs) if return_outputs else loss
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
@@ -252,9 +270,13 @@ class PretrainTrainer(StepTrainer):
             inputs = {name: torch.from_numpy(array).to(self.args.device) for name, array in batch.items()}
             with self.compute_loss_context_manager():
                 outputs = model(**inputs, masked_only=True)
-            words, order = inputs["labels"][inputs["labels"] != IGNORED], inputs["sentence_order_label"]
+            words, order = inputs["labels"], inputs["sentence_order_label"]
+            asked = order != IGNORED
             found = []
-            for logits, labels in ((outputs.prediction_logits, words), (outputs.seq_relationship_logits, order)):
+            for logits, labels in (
+                (outputs.prediction_logits, words[words != IGNORED]),
+                (outputs.seq_relationship_logits[asked], order[asked]),
+            ):
                 found.append(nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
                 found += [(logits.argmax(-1) == labels).sum(), torch.tensor(len(labels))]
             sums += torch.stack([one.double().cpu() for one in found])
@@ -264,6 +286,7 @@ class PretrainTrainer(StepTrainer):
             sums = shared.cpu()
         model.train()
         words_loss, words_right, words_count, order_loss, order_right, order_count = sums.tolist()
+        words_count, order_count = max(words_count, 1.0), max(order_count, 1.0)
         mlm, sop = words_loss / words_count, order_loss / order_count
         return {
             "loss": mlm + sop,

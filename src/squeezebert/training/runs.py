@@ -62,23 +62,24 @@ def begin(work: Path, fingerprint: str) -> None:
     part.replace(marker)
 
 
-def check_output(output: Path, fingerprint: str, record: str) -> None:
+def check_output(output: Path, fingerprint: str, record: str, overwrites: bool = True) -> None:
     """Accept a folder that is new, empty, or that of the same run cut off; `record` is the file a finished one has.
 
-    Raises `FolderError` for any other.
+    `overwrites` is whether the verb has an option that replaces a folder. Raises `FolderError` for any other.
     """
     work = output / PROGRESS_FOLDER
+    way = "choose another --output, or --overwrite it" if overwrites else "choose another --output, or delete it"
     if output.is_file():
         raise FolderError(f"{output} is a file; --output takes a folder")
     if (output / record).exists():
-        raise FolderError(f"{output} holds a finished model already: choose another --output, or --overwrite it")
+        raise FolderError(f"{output} holds a finished model already: {way}")
     if output.is_dir() and not work.is_dir() and any(output.iterdir()):
         raise FolderError(f"{output} is not empty and holds no training run: choose another --output")
     marker = work / MARKER
     if marker.exists() and marker.read_text() != fingerprint and latest_save(work) is not None:
         raise FolderError(
             f"{output} holds a run that was cut off, with other data or options: repeat its command to finish it, "
-            "choose another --output, or --overwrite it"
+            f"{way}"
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import DivergedError
+from squeezebert.files.errors import DivergedError, OptionError
 from squeezebert.training.runs import save_model
 from squeezebert.training.trainer import Report, duration
 
@@ -39,7 +40,9 @@ class StepTrainer(Trainer):
         self.rows: list[dict[str, Any]] = []
         self._since: float | None = None
         self._seconds, self._tokens = 0.0, 0
-        self._loss, self._batches = torch.zeros(()), 0
+        # Of this process, since the last row of the log; on its device, so that nothing waits for them
+        self._counted = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self._counted_from = 0
 
     def measure(self) -> dict[str, Any]:
         """Return what is measured on the held-out batches, `loss` among it."""
@@ -64,6 +67,7 @@ class StepTrainer(Trainer):
                     break
                 if row["step"] <= step:
                     self.rows.append(row)
+        self._counted_from = step
         if self.rows:
             self._seconds, self._tokens = self.rows[-1]["seconds"], self.rows[-1]["tokens"]
         if self.is_world_process_zero():
@@ -78,10 +82,20 @@ class StepTrainer(Trainer):
             self._since = time.monotonic()
 
     def count(self, loss: Tensor, mask_BT: Tensor) -> None:
-        """Count a batch's loss and tokens for the next row of the log."""
-        self._loss = self._loss + loss.detach().cpu()
-        self._batches += 1
-        self._tokens += int(mask_BT.sum()) * self.args.world_size
+        """Count a batch's part of its step's loss, and its tokens, for the next row of the log."""
+        self._counted += torch.stack([loss.detach().double(), mask_BT.sum().double()])
+
+    def _take_counts(self) -> float:
+        """Add the tokens of all processes since the last row, and return the mean loss of the steps."""
+        counted = self._counted.clone()
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(counted)
+        loss, tokens = (float(one) for one in counted.tolist())
+        steps = self.state.global_step - self._counted_from
+        self._counted.zero_()
+        self._counted_from = self.state.global_step
+        self._tokens += round(tokens)
+        return float(loss / max(steps, 1) / self.args.world_size)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nobody asks for them."""
@@ -102,7 +116,7 @@ class StepTrainer(Trainer):
         Raises `DivergedError` when training diverged.
         """
         with self.pause():
-            means = self.measure()
+            train_loss, means = self._take_counts(), self.measure()
             loss = means["loss"]
             if not math.isfinite(loss):
                 raise DivergedError("training diverged: the held-out loss is not a number; lower --learning-rate")
@@ -110,10 +124,9 @@ class StepTrainer(Trainer):
                 "step": self.state.global_step,
                 "seconds": round(self._seconds, 3),
                 "tokens": self._tokens,
-                "train_loss": float(self._loss) / max(self._batches, 1),
+                "train_loss": train_loss,
                 **self.row_of(means),
             }
-            self._loss, self._batches = torch.zeros(()), 0
             self.rows.append(row)
             if self.is_world_process_zero():
                 with self.log_file.open("a", encoding="utf-8") as stream:
@@ -189,7 +202,7 @@ class StopsOnTerm(TrainerCallback):
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         if bool(asked) and state.global_step < state.max_steps:
             self.asked = True
-            control.should_save = control.should_training_stop = True
+            control.should_save = control.should_evaluate = control.should_training_stop = True
             self.report(f"asked to end: saving at step {state.global_step}; the same command goes on from there")
 
     def on_train_end(
@@ -198,6 +211,23 @@ class StopsOnTerm(TrainerCallback):
         """Give the signal back."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+
+
+def one_batch(items: list[Any]) -> Any:
+    """Return the only item that a loader took: it is a batch already."""
+    if len(items) != 1:
+        raise ValueError(f"{len(items)} batches at once: items of this dataset are batches already")
+    return items[0]
+
+
+def check_devices() -> None:
+    """Raise `OptionError` for several devices in one process, which would share each batch among them."""
+    several = torch.cuda.is_available() and torch.cuda.device_count() > 1
+    if several and "RANK" not in os.environ:
+        raise OptionError(
+            f"this machine has {torch.cuda.device_count()} devices: start one process for each (torchrun; for "
+            "pretrain, sh launch/pretrain.sh does it), or choose one with CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def write_json(path: Path, told: Any) -> None:

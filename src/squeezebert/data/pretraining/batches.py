@@ -15,7 +15,7 @@ from squeezebert.data.pretraining.rows import Rows
 from squeezebert.files.errors import OptionError
 
 IGNORED = -100
-"""The label of a token that nothing is asked about."""
+"""The label of a token that nothing is asked about, and of a row whose order nothing is asked about."""
 _LEAST_SEGMENT = 4  # tokens of a segment, at least
 _STRETCH = 64  # batches whose rows are sorted by length together
 _STEP = 8  # padded lengths are multiples of it
@@ -38,13 +38,18 @@ class Masking:
 
     @classmethod
     def of(cls, tokenizer: Any, share: float, whole_words: bool) -> Masking:
-        """Read what masking needs from a tokenizer. Raises `OptionError` when it has no mask token."""
+        """Read what masking needs from a tokenizer.
+
+        Raises `OptionError` when it has no mask token, or does not say which pieces begin words.
+        """
         if tokenizer.mask_token_id is None:
             raise OptionError("the vocabulary has no [MASK]: masked language modelling needs one")
         pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = np.zeros(len(pieces), dtype=bool)
-        special[tokenizer.all_special_ids] = True
+        special[list(tokenizer.all_special_ids)] = True
         begins = np.array([not piece.startswith("##") for piece in pieces])
+        if whole_words and begins.all():
+            raise OptionError("--whole-words: the vocabulary is not WordPiece, and does not say what begins a word")
         return cls(share, whole_words, int(tokenizer.mask_token_id), np.flatnonzero(~special), begins)
 
     def hide(
@@ -52,9 +57,10 @@ class Masking:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids with some hidden, and the labels: what they were, or -100.
 
-        Of the tokens asked for, 80 % become the mask, 10 % another token, and 10 % stay.
+        Of the tokens asked for, 80 % become the mask, 10 % another token, 10 % stay. Each row asks for one at least.
         """
-        drawn = random.random(ids_BT.shape)
+        drawn = np.where(may_BT, random.random(ids_BT.shape), 2.0)
+        drawn[np.arange(len(drawn)), drawn.argmin(axis=1)] *= self.share
         if self.whole_words:
             # Each piece takes the number that was drawn for the first one of its word
             first = np.where(self.begins_word[ids_BT] | ~may_BT, np.arange(ids_BT.shape[1]), 0)
@@ -69,8 +75,9 @@ class Masking:
 class PretrainingBatches:
     """An endless, seeded row of batches of equally many rows, of like length each.
 
-    A row becomes a pair of segments, cut where a sentence ends, swapped half of the time; a row without such a place
-    is cut between two tokens. Each pass takes every row once, but for less than a batch of them.
+    A row becomes a pair of segments, cut where a sentence ends, swapped half of the time. A row without such a place
+    is cut between two tokens and left in order, and nothing is asked about that: the cut would give the answer.
+    Each pass takes every row once, but for less than a batch of them.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class PretrainingBatches:
         """Return the numbers of a batch's rows, (size,)."""
         number, place = divmod(batch, self.of_pass)
         if self._pass[0] != number:
-            self._pass = (number, self._order(np.random.default_rng((self.seed, number))))
+            self._pass = (number, self._order(np.random.default_rng((self.seed, 0, number))))
         found: np.ndarray = self._pass[1][place]
         return found
 
@@ -105,7 +112,10 @@ class PretrainingBatches:
         return order.reshape(-1, self.size)
 
     def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
-        """Return input_ids, attention_mask, token_type_ids and labels (B, T), and sentence_order_label (B,)."""
+        """Return input_ids, attention_mask, token_type_ids and labels (B, T), and sentence_order_label (B,).
+
+        Both labels are -100 where nothing is asked.
+        """
         numbers = self.numbers(batch)
         random = np.random.default_rng((self.seed, 1, batch if self.varies else batch % self.of_pass))
         lengths = self.rows.length[numbers]
@@ -114,8 +124,14 @@ class PretrainingBatches:
         ids, types = np.full(shape, self.pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         swapped = random.random(len(numbers)) < 0.5
         draws = random.random(len(numbers))
+        order = swapped.astype(np.int64)
         for place, row in enumerate(numbers):
-            tokens, cut = self.rows.ids(row), self._cut(row, draws[place])
+            tokens, ends = self.rows.ids(row), self.rows.boundaries(row, _LEAST_SEGMENT)
+            if len(ends):
+                cut = int(ends[int(draws[place] * len(ends))])
+            else:
+                cut = _LEAST_SEGMENT + int(draws[place] * (len(tokens) - 2 * _LEAST_SEGMENT + 1))
+                swapped[place], order[place] = False, IGNORED
             first, second = (tokens[cut:], tokens[:cut]) if swapped[place] else (tokens[:cut], tokens[cut:])
             middle, end = len(first) + 1, len(tokens) + 2
             ids[place, 0] = self.cls
@@ -131,18 +147,11 @@ class PretrainingBatches:
             "attention_mask": mask,
             "token_type_ids": types,
             "labels": labels,
-            "sentence_order_label": swapped.astype(np.int64),
+            "sentence_order_label": order,
         }
-
-    def _cut(self, row: int, drawn: float) -> int:
-        """Where a row is cut in two: one of the ends of its sentences, or anywhere where there is none."""
-        ends = self.rows.boundaries(row, _LEAST_SEGMENT)
-        if len(ends):
-            return int(ends[int(drawn * len(ends))])
-        return _LEAST_SEGMENT + int(drawn * (int(self.rows.length[row]) - 2 * _LEAST_SEGMENT + 1))
 
     def padding(self) -> float:
         """Return the share of all positions of the first pass that is padding."""
-        lengths = self.rows.length[self._order(np.random.default_rng((self.seed, 0)))] + 3
+        lengths = self.rows.length[self._order(np.random.default_rng((self.seed, 0, 0)))] + 3
         positions = (-(-lengths.max(axis=1) // _STEP) * _STEP).sum() * self.size
         return float(1 - lengths.sum() / positions)

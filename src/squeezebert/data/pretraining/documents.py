@@ -20,7 +20,8 @@ from squeezebert.files.errors import TableError
 _DUMP_ENDINGS = (".xml", ".xml.bz2", ".xml.gz")
 _SPACE = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"[\W_]+")
-_LICENCE_NAMES = ("attribution", "license", "licence", "copying", "notice")
+_NOTICES = ("attribution", "license", "licence", "copying", "notice")
+_NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts that write words without spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class RawDocument:
     """Its paragraphs, one a line, or its wikitext."""
     wikitext: bool
     """Whether it is wikitext."""
+    name: str = ""
+    """Its title, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,28 @@ def read_documents(
         if source.lower().endswith(_DUMP_ENDINGS):
             yield from _wikipedia(Path(source))
             continue
-        items = read_texts(source, text=column, encoding=encoding)
+        items = read_texts(_text_files(source), text=column, encoding=encoding)
         for _, paragraphs in groupby(items, key=lambda item: item.document):
             parts = [part for item in paragraphs for part in (item.text, item.text_pair) if part]
             yield RawDocument("\n".join(parts), wikitext=False)
+
+
+def _text_files(source: str) -> str | list[Path]:
+    """The text files of a folder, licences and read-me files left out; a source that is no such folder as it is."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = [path for path in sorted(folder.iterdir()) if _is_text(path)]
+    below = next((path for path in folder.rglob("*") if path.parent != folder and _is_text(path)), None)
+    if not files and below is not None:
+        raise TableError(f"{source}: its text lies in folders of its own: name those, as {below.parent}")
+    return files or source
+
+
+def _is_text(path: Path) -> bool:
+    name = path.name.lower()
+    told = name.split(".")[0] in (*_NOTICES, "readme")
+    return path.is_file() and name.removesuffix(".gz").endswith(".txt") and not told and not name.startswith(".")
 
 
 def _wikipedia(path: Path) -> Iterator[RawDocument]:
@@ -70,9 +91,9 @@ def _wikipedia(path: Path) -> Iterator[RawDocument]:
     if not path.is_file():
         raise TableError(f"{path}: no such file")
     found = False
-    for _, wikitext in read_pages(path):
+    for title, wikitext in read_pages(path):
         found = True
-        yield RawDocument(wikitext, wikitext=True)
+        yield RawDocument(wikitext, wikitext=True, name=title)
     if not found:
         raise TableError(f"{path}: a dump without articles")
 
@@ -86,7 +107,7 @@ def clean(raw: RawDocument, shortest: int) -> CleanDocument | None:
     else:
         lines = raw.text.split("\n")
     paragraphs = [line for line in map(_clean_line, lines) if any(map(str.isalpha, line))]
-    if sum(len(paragraph.split(" ")) for paragraph in paragraphs) < shortest:
+    if sum(len(one.split(" ")) + len(_NO_SPACES.findall(one)) // 2 for one in paragraphs) < shortest:
         return None
     words = _NOT_WORD.sub("", "".join(paragraphs).casefold())
     digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).digest()
@@ -104,7 +125,16 @@ def _clean_line(line: str) -> str:
 
 def held_out(digest: int, share: float, seed: int) -> bool:
     """Whether a document is held out: decided by its words alone, so that it never is on both sides."""
-    mixed = hashlib.blake2b(digest.to_bytes(8, "little"), digest_size=8, salt=str(seed).encode()[:16]).digest()
+    return _drawn(digest.to_bytes(8, "little"), share, str(seed))
+
+
+def sampled(raw: RawDocument, share: float, seed: int) -> bool:
+    """Whether a document is in an even sample of `share` of all: decided by its text as it was read."""
+    return share >= 1 or _drawn(raw.text.encode("utf-8", "replace"), share, f"{seed} sample")
+
+
+def _drawn(content: bytes, share: float, salt: str) -> bool:
+    mixed = hashlib.blake2b(content, digest_size=8, salt=salt.encode()[:16]).digest()
     return int.from_bytes(mixed, "little") < share * 2**64
 
 
@@ -119,7 +149,7 @@ def copy_notices(sources: Sequence[str], folder: Path) -> list[str]:
             continue
         seen.add(beside.resolve())
         for file in sorted(beside.iterdir()):
-            if file.is_file() and file.name.lower().split(".")[0] in _LICENCE_NAMES:
+            if file.is_file() and file.name.lower().split(".")[0] in _NOTICES:
                 folder.mkdir(parents=True, exist_ok=True)
                 name = f"{len(seen)}-{file.name}"
                 shutil.copyfile(file, folder / name)

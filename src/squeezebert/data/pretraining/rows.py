@@ -1,16 +1,18 @@
-"""Tokenised shards in, full rows of tokens out: where each starts and how long it is. Serves `batches.py`."""
+"""Tokenised shards in, rows of whole sentences out: where each starts and how long it is. Serves `batches.py`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
+from squeezebert.data.corpus import tokenizer_hash
 from squeezebert.data.pretraining.shards import MANIFEST, TOKENIZER, read_shard
 from squeezebert.files.errors import FolderError, OptionError
 
@@ -19,15 +21,17 @@ SHORTEST_ROW = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """The documents of one split, in memory-mapped shards."""
+class Shard:
+    """Documents of one split, memory-mapped."""
 
-    ids: list[np.ndarray]
-    """Token ids of each shard's documents, one after the other."""
-    starts: list[np.ndarray]
-    """Of each shard, where documents start, and the end, (documents + 1,)."""
-    ends: list[np.ndarray]
-    """Of each shard, where sentences end, rising, (sentences,)."""
+    ids: np.ndarray
+    """Their token ids, one after the other."""
+    starts: np.ndarray
+    """Where documents start in them, and the end, (documents + 1,)."""
+    ends: np.ndarray
+    """Where sentences end, counted from their document's first token, (sentences,)."""
+    firsts: np.ndarray
+    """Which of these is the first of each document, and their number, (documents + 1,)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class PretrainingCorpus:
 
     @classmethod
     def open(cls, folder: Path) -> PretrainingCorpus:
-        """Open a folder. Raises `FolderError` when it is none, incomplete, or a shard's size is not what it was."""
+        """Open a folder. Raises `FolderError` when it is none, incomplete, or not as it was written, by sizes."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             files = [file for shard in manifest["shards"] for file in shard["files"]]
@@ -52,8 +56,10 @@ class PretrainingCorpus:
             raise FolderError(
                 f"{folder}: {told if begun else 'no corpus there: make one with `squeezebert corpus`'}"
             ) from error
-        except (OSError, ValueError, KeyError) as error:
-            raise FolderError(f"{folder / MANIFEST}: damaged: repeat the `corpus` command: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FolderError(
+                f"{folder / MANIFEST}: damaged, or of another kind of corpus: repeat the `corpus` command ({error})"
+            ) from error
         for file in files:
             path = folder / file["name"]
             size = path.stat().st_size if path.is_file() else None
@@ -62,52 +68,73 @@ class PretrainingCorpus:
                 raise FolderError(f"{path}: {there}: repeat the `corpus` command, which makes it anew")
         return cls(folder, manifest)
 
-    @property
-    def tokenizer(self) -> Path:
-        """The folder of the tokenizer."""
-        return self.folder / TOKENIZER
+    def tokenizer(self) -> Any:
+        """Load the tokenizer. Raises `FolderError` when it is not the one that made the shards."""
+        place = self.folder / TOKENIZER
+        try:
+            found = AutoTokenizer.from_pretrained(place) if place.is_dir() else None
+        except (OSError, ValueError):
+            found = None
+        if found is None or tokenizer_hash(found) != self.manifest["tokenizer"]:
+            raise FolderError(f"{place}: not the tokenizer that made the corpus: repeat the `corpus` command")
+        return found
 
-    def split(self, name: str) -> Tokens:
+    def split(self, name: str) -> list[Shard]:
         """Map the shards of a split. Raises `FolderError` for one that is damaged."""
         names = [file["name"] for shard in self.manifest["shards"] for file in shard["files"] if file["split"] == name]
-        read = [read_shard(self.folder / one) for one in names]
-        return Tokens(*([shard[part] for shard in read] for part in range(3)))
+        return [Shard(*read_shard(self.folder / one)[:4]) for one in names]
+
+    def check_ids(self) -> None:
+        """Raise `FolderError` for a shard with ids that its vocabulary has not, as damage leaves them."""
+        entries = self.manifest["vocabulary_entries"]
+        for shard in self.manifest["shards"]:
+            for file in shard["files"]:
+                ids = read_shard(self.folder / file["name"])[0]
+                if len(ids) and int(ids.max()) >= entries:
+                    raise FolderError(
+                        f"{self.folder / file['name']}: damaged: it has token {int(ids.max())} of {entries}: repeat "
+                        "the `corpus` command, which makes it anew"
+                    )
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Where rows lie in the shards of a split; a row is one stretch of one document."""
+    """Where rows lie in the shards of a split; a row is a stretch of one document."""
 
-    tokens: Tokens
+    shards: list[Shard]
     """The shards."""
     shard: np.ndarray
-    """Number of each row's shard, (rows,) of int32."""
+    """Number of each row's shard, (rows,)."""
     start: np.ndarray
-    """First token of each row in its shard, (rows,) of int64."""
+    """First token of each row in its shard, (rows,)."""
     length: np.ndarray
-    """Tokens of each row, (rows,) of int32."""
+    """Tokens of each row, (rows,)."""
+    sentence: np.ndarray
+    """First sentence of each row in its shard, (rows,)."""
+    sentences: np.ndarray
+    """How many whole sentences a row is made of, (rows,); 0 where it begins or ends inside one that no row holds."""
 
     @classmethod
-    def cut(cls, tokens: Tokens, room: int) -> Rows:
-        """Cut each document into rows of `room` tokens and a rest; a rest below `SHORTEST_ROW` is passed over.
+    def cut(cls, shards: list[Shard], room: int) -> Rows:
+        """Cut each document into rows of as many whole sentences as `room` tokens hold.
 
-        A row runs over the ends of sentences and of paragraphs, so that it is full; it never leaves its document.
+        A sentence that is longer is cut into pieces. What is left of a document or sentence below `SHORTEST_ROW`
+        tokens is passed over.
         """
         if room < SHORTEST_ROW:
             raise OptionError(f"rows of {room} tokens are too short: raise --max-length")
-        found: list[Sequence[np.ndarray]] = []
-        for number, starts in enumerate(tokens.starts):
-            sizes = np.diff(starts)
-            counts = sizes // room + (sizes % room >= SHORTEST_ROW)
-            document = np.repeat(np.arange(len(sizes)), counts)
-            place = np.arange(len(document)) - np.repeat(counts.cumsum() - counts, counts)
-            start = starts[document] + place * room
-            length = np.minimum(sizes[document] - place * room, room)
-            found.append((np.full(len(start), number, np.int32), start.astype(np.int64), length.astype(np.int32)))
-        if not sum(len(one[0]) for one in found):
+        found: list[list[np.ndarray]] = [[] for _ in range(5)]
+        for number, shard in enumerate(shards):
+            for start, length, sentence, sentences in _cut(shard, room):
+                kept = length >= SHORTEST_ROW
+                parts = (np.full(int(kept.sum()), number), start[kept], length[kept], sentence[kept], sentences[kept])
+                for column, part in zip(found, parts, strict=True):
+                    column.append(part.astype(np.int32))
+        if not sum(map(len, found[0])):
             raise OptionError(f"no document has a row of {SHORTEST_ROW} tokens: the corpus is too small")
-        shard, start, length = (np.concatenate(part) for part in zip(*found, strict=True))
-        return cls(tokens, shard, start, length)
+        shard_of, starts, lengths, firsts, counts = (np.concatenate(column) for column in found)
+        order = np.lexsort((starts, shard_of))
+        return cls(shards, *(column[order] for column in (shard_of, starts, lengths, firsts, counts)))
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -120,13 +147,45 @@ class Rows:
     def ids(self, row: int) -> np.ndarray:
         """Return a row's token ids, (length,)."""
         start = self.start[row]
-        found: np.ndarray = self.tokens.ids[self.shard[row]][start : start + self.length[row]]
+        found: np.ndarray = self.shards[self.shard[row]].ids[start : start + self.length[row]]
         return found
 
     def boundaries(self, row: int, least: int) -> np.ndarray:
         """Return where sentences end inside a row, with at least so many tokens on both sides, from its start."""
-        ends, start = self.tokens.ends[self.shard[row]], self.start[row]
-        first = np.searchsorted(ends, start + least, side="left")
-        last = np.searchsorted(ends, start + self.length[row] - least, side="right")
-        found: np.ndarray = ends[first:last] - start
+        first, count = self.sentence[row], self.sentences[row]
+        if count < 2:
+            return np.empty(0, dtype=np.int64)
+        ends = self.shards[self.shard[row]].ends[first : first + count].astype(np.int64)
+        places = ends[:-1] - (ends[-1] - self.length[row])
+        found: np.ndarray = places[(places >= least) & (places <= self.length[row] - least)]
         return found
+
+
+def _cut(shard: Shard, room: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield rows of a shard, one of every document at a time: start, length, first sentence, sentences."""
+    # Sentence ends counted from the shard's first token rise over all documents
+    counts = np.diff(shard.firsts)
+    ends = shard.ends + np.repeat(shard.starts[:-1], counts)
+    position, sentence, last = (
+        array.astype(np.int64) for array in (shard.starts[:-1], shard.firsts[:-1], shard.firsts[1:])
+    )
+    inside = np.zeros(len(position), dtype=bool)  # whether the next row begins inside a sentence
+    while len(position):
+        going = sentence < last
+        position, sentence, last, inside = position[going], sentence[going], last[going], inside[going]
+        # The first sentence that does not fit any more, but of this document
+        stop = np.minimum(np.searchsorted(ends, position + room, side="right"), last)
+        whole = stop > sentence
+        if whole.any():
+            first, behind = sentence[whole], stop[whole]
+            end = ends[behind - 1]
+            yield position[whole], end - position[whole], first, np.where(inside[whole], 0, behind - first)
+            position[whole], sentence[whole], inside[whole] = end, behind, False
+        if not whole.all():
+            # No row holds the sentence: it gives pieces, up to its end
+            end = np.minimum(position[~whole] + room, ends[sentence[~whole]])
+            begin, at = position[~whole].copy(), sentence[~whole].copy()
+            yield begin, end - begin, at, np.zeros(len(at), dtype=np.int64)
+            position[~whole] = end
+            sentence[~whole] = at + (end == ends[at])
+            inside[~whole] = end != ends[at]

@@ -1,8 +1,9 @@
 """Cleaned documents and a tokenizer in, memory-mapped Arrow shards of token ids out. Serves `rows.py` and `corpus`.
 
 Workers clean and tokenise stretches of documents; this process reads, drops copies, splits off held-out documents and
-writes. What is written depends on the sources and options alone, and a run that was cut off goes on behind its last
-finished shard. `corpus.json` comes last: a folder that has it is complete.
+writes. What is written depends on the sources and options alone. A run that was cut off goes on behind its last
+finished shard: what lies before is read again, but not cleaned and tokenised. `corpus.json` comes last: a folder that
+has it is complete.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +23,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from mwparserfromhell.parser import ParserError
 from transformers import AutoTokenizer
 
 from squeezebert.data.corpus import content_hash, tokenizer_hash
@@ -36,6 +40,7 @@ from squeezebert.data.pretraining.documents import (
     copy_notices,
     held_out,
     read_documents,
+    sampled,
 )
 from squeezebert.data.pretraining.vocabulary import check_specials, train_vocabulary
 from squeezebert.files.errors import FolderError, OptionError, TableError
@@ -48,6 +53,7 @@ _JOURNAL = "building.json"
 _FORMAT = 1
 _STRETCH = 1_000_000  # characters a worker is given at once
 Report = Callable[[str], None]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Stretch:
     """Where each sentence ends, counted from its document's first token, (sentences,) of int32."""
     short: int
     """Documents that were left out because they are too short."""
+    unreadable: tuple[str, ...]
+    """Names or beginnings of documents whose markup no parser could take apart."""
 
 
 def build_corpus(
@@ -82,24 +90,27 @@ def build_corpus(
         FolderError: `folder` holds something else, another build, or cannot be written, as on a full disk.
     """
     began = time.monotonic()
+    _check_places(sources, folder, options)
+    next(read_documents(sources, column=options.column, encoding=options.encoding))  # what is wrong is said at once
     told = {name: value for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
     wanted = json.loads(json.dumps({"format": _FORMAT, "content": [content_hash(one) for one in sources], **told}))
     there = _begin(folder, wanted, options.overwrite)
     try:
-        finished = _checked(folder, there)
+        finished = _checked(folder, there, report)
+        if not there:
+            _write_json(folder / _JOURNAL, {**wanted, "shards": []})  # whose the folder is, whatever happens next
+        tokenizer = _tokenizer(sources, folder, options, there if finished else {}, report)
         if "splits" in there and len(finished) == len(there["shards"]):
             report(f"the corpus is there already: {folder}")
             return there
         (folder / MANIFEST).unlink(missing_ok=True)
-        journal = {**wanted, "shards": finished}
+        journal = {**wanted, "shards": finished, "tokenizer": tokenizer_hash(tokenizer)}
         _write_json(folder / _JOURNAL, journal)
-        tokenizer = _tokenizer(sources, folder, options, report)
         sizes = _write_shards(sources, folder, tokenizer, options, journal, report)
         manifest = {
             **journal,
             "sources": [Path(source).name or source for source in sources],
             "notices": copy_notices(sources, folder / NOTICES),
-            "tokenizer": tokenizer_hash(tokenizer),
             "vocabulary_entries": len(tokenizer),
             "seconds": round(time.monotonic() - began, 1),
             **sizes,
@@ -109,25 +120,24 @@ def build_corpus(
         return manifest
     except OSError as error:
         for part in folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
         raise FolderError(
             f"{folder}: {error.strerror or error}: finished shards stay; repeat the command to go on behind them"
         ) from error
 
 
-def read_shard(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the ids, where each document starts (documents + 1,), the sentence ends counted from the shard's first
-    token, and the digests of a shard, as views of the file.
+def read_shard(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a shard's arrays, as views of the file.
 
-    Raises `FolderError` for a file that is not a whole shard.
+    Its ids; where each document starts in them (documents + 1,); where sentences end, counted from their document's
+    first token; which of these is the first of each document (documents + 1,); and the documents' digests. Raises
+    `FolderError` for a file that is not a whole shard.
     """
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         ids, ends = (batch.column(name) for name in ("ids", "ends"))
-        starts = ids.offsets.to_numpy()
-        of_ends = ends.offsets.to_numpy()
-        absolute = ends.values.to_numpy() + np.repeat(starts[:-1], np.diff(of_ends))
-        return ids.values.to_numpy(), starts, absolute, batch.column("digest").to_numpy()
+        found = ids.values, ids.offsets, ends.values, ends.offsets, batch.column("digest")
+        arrays = tuple(one.to_numpy() for one in found)
     except FileNotFoundError as error:
         raise FolderError(f"{path}: missing: repeat the `corpus` command that made the folder") from error
     except (pa.ArrowException, OSError, KeyError, IndexError) as error:
@@ -135,9 +145,21 @@ def read_shard(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
             f"{path}: cut short or damaged ({str(error).splitlines()[0][:120]}): repeat the `corpus` command that "
             "made the folder, which makes it anew"
         ) from error
+    return arrays
 
 
 # --- the folder -----------------------------------------------------------------------------------------
+
+
+def _check_places(sources: Sequence[str], folder: Path, options: CorpusOptions) -> None:
+    """Raise `FolderError` for an output that holds what is read: replacing it would delete that."""
+    output = folder.resolve()
+    given = [("--text", source) for source in sources]
+    given += [("--vocabulary", options.vocabulary)] if options.vocabulary is not None else []
+    for option, name in given:
+        place = Path(name).resolve()
+        if Path(name).exists() and (place == output or output in place.parents):
+            raise FolderError(f"--output {folder}: {option} {name} lies in it; choose another folder")
 
 
 def _begin(folder: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any]:
@@ -151,16 +173,19 @@ def _begin(folder: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, A
             continue
         except (OSError, ValueError) as error:
             raise FolderError(f"{folder / name}: damaged ({error}): delete the folder and begin again") from error
+        if not isinstance(there, dict) or not isinstance(there.get("shards"), list) or "content" not in there:
+            raise FolderError(f"{folder} holds a {name} that is not of this kind of corpus: choose another --output")
         differing = [key for key in wanted if there.get(key) != wanted[key]]
         if not differing:
             return dict(there)
-        if not overwrite:
+        # A build that has no shard yet has nothing to lose, and binds nobody
+        if there["shards"] and not overwrite:
             names = ", ".join("the text" if key == "content" else f"--{key.replace('_', '-')}" for key in differing)
             raise FolderError(
                 f"{folder} holds a corpus that was made with other options or sources ({names}): choose another "
                 "--output, or --overwrite it"
             )
-        shutil.rmtree(folder)
+        _clear(folder, there)
         break
     if folder.is_dir() and any(folder.iterdir()):
         raise FolderError(f"{folder} is not empty and holds no corpus: choose another --output")
@@ -171,18 +196,41 @@ def _begin(folder: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, A
     return {}
 
 
-def _checked(folder: Path, there: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shards of a build up to the first that is not as it was written."""
-    whole = []
-    for shard in there.get("shards", []):
-        sizes = [
-            (folder / file["name"]).stat().st_size if (folder / file["name"]).is_file() else -1
-            for file in shard["files"]
-        ]
-        if sizes != [file["bytes"] for file in shard["files"]]:
-            break
+def _clear(folder: Path, there: dict[str, Any]) -> None:
+    """Delete what a build wrote, and nothing else. Raises `FolderError` when there is anything else."""
+    own = {
+        MANIFEST,
+        _JOURNAL,
+        TOKENIZER,
+        NOTICES,
+        *(file["name"] for shard in there["shards"] for file in shard["files"]),
+    }
+    names = [path.name for path in folder.iterdir()]
+    other = [name for name in names if name not in own and not name.endswith((".part", ".arrow"))]
+    if other:
+        raise FolderError(
+            f"{folder} holds {', '.join(sorted(other)[:3])} beside a corpus: move it away, or choose another --output"
+        )
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _checked(folder: Path, there: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+    """The shards of a build up to the first that is not as it was written, by size and checksum."""
+    whole: list[dict[str, Any]] = []
+    for number, shard in enumerate(there.get("shards", [])):
+        for file in shard["files"]:
+            path = folder / file["name"]
+            if not path.is_file() or path.stat().st_size != file["bytes"] or _digest(path) != file["sha256"]:
+                report(f"{path.name} is not as it was written: shards from number {number} on are made anew")
+                return whole
         whole.append(shard)
     return whole
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_json(path: Path, told: Any) -> None:
@@ -194,45 +242,84 @@ def _write_json(path: Path, told: Any) -> None:
     part.replace(path)
 
 
-def _tokenizer(sources: Sequence[str], folder: Path, options: CorpusOptions, report: Report) -> Any:
-    """The tokenizer of the build: what is there, the one that was asked for, or one trained on the text."""
+def _tokenizer(
+    sources: Sequence[str], folder: Path, options: CorpusOptions, there: dict[str, Any], report: Report
+) -> Any:
+    """The tokenizer of the build: what is there, the one that was asked for, or one trained on the text.
+
+    `there` says which one the finished shards were made with.
+    """
     place = folder / TOKENIZER
-    if not place.is_dir():
-        building = folder / f".{TOKENIZER}.part"
-        shutil.rmtree(building, ignore_errors=True)
-        if options.vocabulary is not None:
-            try:
-                made = AutoTokenizer.from_pretrained(options.vocabulary)
-            except (OSError, ValueError) as error:
-                raise OptionError(
-                    f"--vocabulary {options.vocabulary}: no tokenizer there; it takes a folder with a tokenizer.json, "
-                    "or an id of the Hugging Face Hub, which has to be reachable"
-                ) from error
-            check_specials(made, options.vocabulary)
-        else:
-            report(f"training a vocabulary of {options.vocabulary_size} entries")
-            made = train_vocabulary(
-                lambda: _sample(sources, options), options.vocabulary_size, lowercase=options.lowercase
-            )
-        made.save_pretrained(building)
-        building.rename(place)
-    return AutoTokenizer.from_pretrained(place)
+    if place.is_dir():
+        try:
+            found = AutoTokenizer.from_pretrained(place)
+            if not there or tokenizer_hash(found) == there.get("tokenizer"):
+                return found
+        except (OSError, ValueError):
+            pass
+        report("the tokenizer is not as it was written: it is made anew")
+        shutil.rmtree(place)
+    building = folder / f".{TOKENIZER}.part"
+    shutil.rmtree(building, ignore_errors=True)
+    if options.vocabulary is not None:
+        try:
+            made = AutoTokenizer.from_pretrained(options.vocabulary)
+        except (OSError, ValueError) as error:
+            raise OptionError(
+                f"--vocabulary {options.vocabulary}: no tokenizer there; it takes a folder with a tokenizer.json, "
+                "or an id of the Hugging Face Hub, which has to be reachable"
+            ) from error
+        check_specials(made, options.vocabulary)
+    else:
+        sample = folder / ".sample.part"
+        _write_sample(sources, sample, folder, options, report)
+        report(f"training a vocabulary of {options.vocabulary_size} entries on {sample.stat().st_size / 1e6:.1f} MB")
+        made = train_vocabulary(lambda: _lines(sample), options.vocabulary_size, lowercase=options.lowercase)
+        sample.unlink()
+    made.save_pretrained(building)
+    building.rename(place)
+    found = AutoTokenizer.from_pretrained(place)
+    if there and tokenizer_hash(found) != there.get("tokenizer"):
+        raise FolderError(
+            f"{place}: the tokenizer of the finished shards is gone and cannot be made again: --overwrite the corpus"
+        )
+    return found
 
 
-def _sample(sources: Sequence[str], options: CorpusOptions) -> Iterator[CleanDocument]:
-    """An even sample of the documents to train on, as large as a vocabulary needs."""
-    sizes = [path.stat().st_size for source in sources for path in _files(Path(source))]
-    share = min(1.0, options.vocabulary_megabytes * 1e6 / max(sum(sizes), 1))
-    for raw in read_documents(sources, column=options.column, encoding=options.encoding):
-        found = clean(raw, options.shortest)
-        if found is None or held_out(found.digest, options.held_out, options.seed):
-            continue
-        if share == 1 or held_out(found.digest, share, options.seed + 1):
-            yield found
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            yield line.rstrip("\n")
 
 
-def _files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path] * path.is_file()
+def _write_sample(sources: Sequence[str], path: Path, folder: Path, options: CorpusOptions, report: Report) -> None:
+    """Write an even sample of the documents to train on, as large as a vocabulary needs, a paragraph a line."""
+    wanted = options.vocabulary_megabytes * 1e6
+    # Compressed text is about a quarter; a source that is no file has no size, and is read from its start
+    sizes = [
+        file.stat().st_size * (4 if file.suffix.lower() in (".bz2", ".gz") else 1)
+        for source in sources
+        for file in (Path(source).iterdir() if Path(source).is_dir() else [Path(source)])
+        if file.is_file()
+    ]
+    share = min(1.0, 1.2 * wanted / max(sum(sizes), 1))
+    raws = read_documents(sources, column=options.column, encoding=options.encoding)
+    chosen = (raw for raw in raws if sampled(raw, share, options.seed))
+    written, began = 0, time.monotonic()
+    said = began
+    with path.open("w", encoding="utf-8") as stream:
+        for documents in _in_order(_clean_all, _stretches(chosen), options, (options.shortest,)):
+            for document in documents:
+                if written < wanted and not held_out(document.digest, options.held_out, options.seed):
+                    text = "\n".join(document.paragraphs) + "\n"
+                    written += len(text)
+                    stream.write(text)
+            if written >= wanted:
+                break
+            now = time.monotonic()
+            if now - said > 10:
+                said = now
+                report(f"read {written / 1e6:.0f} MB for the vocabulary")
 
 
 # --- tokenising -----------------------------------------------------------------------------------------
@@ -240,20 +327,52 @@ def _files(path: Path) -> list[Path]:
 _WORKER: dict[str, Any] = {}
 
 
-def _start_worker(place: str, shortest: int) -> None:
+def _start_worker(parent: int, setting: tuple[Any, ...]) -> None:
+    """Make a new process a worker, which ends when the one that started it is gone, killed or not."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
-    _WORKER.update(tokenizer=AutoTokenizer.from_pretrained(place), shortest=shortest)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    _settle(setting)
+
+
+def _settle(setting: tuple[Any, ...]) -> None:
+    """Note what a worker needs beside its documents: the shortest one, and a tokenizer's folder or none."""
+    shortest, *place = setting
+    _WORKER.update(shortest=shortest, tokenizer=None)
+    if place:
+        _WORKER["tokenizer"] = AutoTokenizer.from_pretrained(place[0])
+
+
+def _clean_all(documents: list[RawDocument]) -> list[CleanDocument]:
+    """Clean documents; called in a worker."""
+    found = (_cleaned(raw) for raw in documents)
+    return [one for one in found if isinstance(one, CleanDocument)]
+
+
+def _cleaned(raw: RawDocument) -> CleanDocument | str | None:
+    """The cleaned document, None for one that is too short, and a name for one that no parser can take apart."""
+    try:
+        return clean(raw, _WORKER["shortest"])
+    except (RecursionError, ValueError, IndexError, KeyError, TypeError, ParserError) as error:
+        return f"{raw.name or raw.text[:60]!r} ({type(error).__name__})"
 
 
 def _tokenise(documents: list[RawDocument]) -> Stretch:
     """Clean and tokenise documents; called in a worker."""
     tokenizer = _WORKER["tokenizer"]
-    cleaned = [clean(raw, _WORKER["shortest"]) for raw in documents]
-    kept = [one for one in cleaned if one is not None]
+    cleaned = [_cleaned(raw) for raw in documents]
+    kept = [one for one in cleaned if isinstance(one, CleanDocument)]
     sentences = [[part for text in one.paragraphs for part in split_sentences(text)] for one in kept]
     flat = [part for parts in sentences for part in parts]
     plain = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
-    encoded = tokenizer(flat, verbose=False, **plain)["input_ids"] if flat else []
+    # "[SEP]" in a text is five characters, and no segment's end
+    encoded = tokenizer(flat, verbose=False, split_special_tokens=True, **plain)["input_ids"] if flat else []
     lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
     counts = np.array([len(parts) for parts in sentences], dtype=np.int64)
     edges = np.concatenate([[0], counts.cumsum()])
@@ -266,7 +385,8 @@ def _tokenise(documents: list[RawDocument]) -> Stretch:
         sentences=counts,
         ids=np.fromiter((token for ids in encoded for token in ids), dtype=kind, count=int(total[-1])),
         ends=(total[1:] - np.repeat(starts, counts)).astype(np.int32),
-        short=len(cleaned) - len(kept),
+        short=sum(one is None for one in cleaned),
+        unreadable=tuple(one for one in cleaned if isinstance(one, str)),
     )
 
 
@@ -284,22 +404,25 @@ def _stretches(documents: Iterator[RawDocument]) -> Iterator[list[RawDocument]]:
         yield lot
 
 
-def _in_order(lots: Iterator[list[RawDocument]], place: Path, options: CorpusOptions) -> Iterator[Stretch]:
+def _in_order(
+    work: Callable[[list[RawDocument]], Made],
+    lots: Iterator[list[RawDocument]],
+    options: CorpusOptions,
+    setting: tuple[Any, ...],
+) -> Iterator[Made]:
     """What workers make of each lot, in the order of the lots; a few lots are under way at a time."""
-    told = (str(place), options.shortest)
     if options.workers == 1:
-        _start_worker(*told)
-        yield from map(_tokenise, lots)
+        _settle(setting)
+        yield from map(work, lots)
         return
     context = get_context("spawn")  # a fork of a process with threads can hang
+    told = (os.getpid(), setting)
     with ProcessPoolExecutor(options.workers, context, initializer=_start_worker, initargs=told) as pool:
-        waiting: deque[Future[Stretch]] = deque(
-            pool.submit(_tokenise, lot) for lot in islice(lots, 2 * options.workers)
-        )
+        waiting: deque[Future[Made]] = deque(pool.submit(work, lot) for lot in islice(lots, 2 * options.workers))
         try:
             while waiting:
                 made = waiting.popleft().result()
-                waiting.extend(pool.submit(_tokenise, lot) for lot in islice(lots, 1))
+                waiting.extend(pool.submit(work, lot) for lot in islice(lots, 1))
                 yield made
         except BrokenProcessPool as error:
             raise FolderError(
@@ -342,10 +465,8 @@ class _Shard:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         counts = {"documents": len(tokens), "sentences": int(sentences.sum()), "tokens": int(tokens.sum())}
-        return {"name": path.name, **counts, "bytes": path.stat().st_size, "sha256": digest}
+        return {"name": path.name, **counts, "bytes": path.stat().st_size, "sha256": _digest(path)}
 
 
 def _write_shards(
@@ -359,8 +480,8 @@ def _write_shards(
     """Write the shards that are not there yet, noting each in the journal; return the counts of the whole corpus."""
     shards: list[dict[str, Any]] = journal["shards"]
     done = shards[-1]["stretches"] if shards else 0
-    counts = dict(shards[-1]["left_out"]) if shards else {"copies": 0, "too_short": 0}
-    seen = {int(d) for shard in shards for file in shard["files"] for d in read_shard(folder / file["name"])[3]}
+    counts = dict(shards[-1]["left_out"]) if shards else {"copies": 0, "too_short": 0, "unreadable": 0}
+    seen = {int(d) for shard in shards for file in shard["files"] for d in read_shard(folder / file["name"])[-1]}
     raws = read_documents(sources, column=options.column, encoding=options.encoding)
     lots = islice(_stretches(raws), done, None)
     held = {split: _Shard() for split in SPLITS}
@@ -379,7 +500,8 @@ def _write_shards(
             shards.append({"files": files, "stretches": done, "left_out": dict(counts)})
             _write_json(folder / _JOURNAL, journal)
 
-    for made in _in_order(lots, folder / TOKENIZER, options):
+    setting = options.shortest, str(folder / TOKENIZER)
+    for made in _in_order(_tokenise, lots, options, setting):
         done += 1
         fresh = np.zeros(len(made.digests), dtype=bool)
         for place, digest in enumerate(made.digests.tolist()):
@@ -387,6 +509,10 @@ def _write_shards(
             seen.add(digest)
         counts["copies"] += int((~fresh).sum())
         counts["too_short"] += made.short
+        for name in made.unreadable:
+            counts["unreadable"] += 1
+            if counts["unreadable"] <= 5:
+                report(f"left out, its markup cannot be taken apart: {name}")
         out = np.array([held_out(d, options.held_out, options.seed) for d in made.digests.tolist()], dtype=bool)
         held["train"].add(made, fresh & ~out)
         held["held_out"].add(made, fresh & out)

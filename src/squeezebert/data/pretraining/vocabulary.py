@@ -1,15 +1,14 @@
-"""Cleaned documents in, a WordPiece tokenizer out. Serves `shards.py`; the training is the `tokenizers` library's."""
+"""Paragraphs in, a WordPiece tokenizer out. Serves `shards.py`; the training is the `tokenizers` library's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertTokenizer
 
-from squeezebert.data.pretraining.documents import CleanDocument
 from squeezebert.files.errors import OptionError
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -17,16 +16,16 @@ _MOST_CHARACTERS = 1000
 
 
 def train_vocabulary(
-    documents: Callable[[], Iterable[CleanDocument]], size: int, *, lowercase: bool, max_length: int = 512
+    paragraphs: Callable[[], Iterable[str]], size: int, *, lowercase: bool, max_length: int = 512
 ) -> Any:
     """Train a WordPiece vocabulary of `size` entries; return it as transformers' tokenizer, always the same.
 
-    `documents` is called twice, and gives the same documents each time. Normalisation and splitting are BERT's.
+    `paragraphs` is called twice, and gives the same text each time. Normalisation and splitting are BERT's.
     Raises `OptionError` when the characters of the text leave no room for pieces.
     """
     tokenizer = _bert(models.WordPiece({}, unk_token=SPECIALS[1]), lowercase)
     counts: Counter[str] = Counter()
-    for paragraph in _paragraphs(documents()):
+    for paragraph in paragraphs():
         counts.update(tokenizer.normalizer.normalize_str(paragraph))
     characters = sorted(char for char in counts if not char.isspace())
     if len(characters) > _MOST_CHARACTERS:
@@ -47,7 +46,7 @@ def train_vocabulary(
         special_tokens=[*SPECIALS, *inside],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_paragraphs(documents()), trainer=trainer)
+    tokenizer.train_from_iterator(paragraphs(), trainer=trainer)
     # Numbered as is usual: special tokens, characters, pieces in the order in which they were found
     found = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     first = [*SPECIALS, *characters, *inside]
@@ -68,11 +67,6 @@ def _bert(model: Any, lowercase: bool) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
-
-
-def _paragraphs(documents: Iterable[CleanDocument]) -> Iterator[str]:
-    for document in documents:
-        yield from document.paragraphs
 
 
 def check_specials(tokenizer: Any, name: str) -> None:

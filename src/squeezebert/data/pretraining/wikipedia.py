@@ -1,6 +1,7 @@
 """A Wikipedia XML dump in, the wikitext of its articles out; wikitext in, plain paragraphs out. Serves `documents.py`.
 
-mwxml reads the dump as a stream, mwparserfromhell parses the markup.
+mwxml reads the dump as a stream, mwparserfromhell parses the markup. Names of namespaces and sections are those of the
+English Wikipedia.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from typing import Any
 
 import mwparserfromhell
 import mwxml
+from mwparserfromhell.nodes import Heading, Tag, Template, Wikilink
 
 from squeezebert.files.errors import TableError
 
 # Tags whose content is no running text
 _DROPPED_TAGS = {"ref", "references", "table", "gallery", "math", "timeline", "score", "syntaxhighlight", "source"}
-# Links that are no words of a sentence
-_DROPPED_LINKS = re.compile(r"^\s*:?\s*(file|image|category|media)\s*:", re.IGNORECASE)
-# Sections after which an article is over
-_LAST_SECTIONS = {
+# Links that are no words of a sentence: files, categories, the same article in other languages
+_DROPPED_LINKS = re.compile(r"^\s*:?\s*((file|image|category|media)|[a-z]{2,3}(-[a-z-]+)?)\s*:", re.IGNORECASE)
+# Sections that are no running text
+_DROPPED_SECTIONS = {
     *("references", "external links", "see also", "further reading", "notes", "bibliography", "sources", "footnotes"),
     *("citations", "notes and references", "works cited", "gallery"),
 }
-_SECTION = re.compile(r"^==([^=\n].*?)==\s*$", re.MULTILINE)
+_SECTION = re.compile(r"^==([^=\n].*?)==[ \t]*$", re.MULTILINE)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_SWITCH = re.compile(r"__[A-Z]+__")
+_MARKUP = ("|", "{{", "}}", "{|", "!")  # what begins a line that a parser could make nothing of
 
 
 def read_pages(path: Path) -> Iterator[tuple[str, str]]:
@@ -46,26 +52,49 @@ def read_pages(path: Path) -> Iterator[tuple[str, str]]:
     except (OSError, EOFError, SyntaxError, ValueError, KeyError, AssertionError, mwxml.errors.MalformedXML) as error:
         reason = str(error).strip().splitlines() or ["its outermost element is another"]
         raise TableError(
-            f"{path}: not a whole MediaWiki XML dump ({reason[0][:200]}): if a download was cut off, get it again"
+            f"{path}: cannot be read on as a MediaWiki XML dump ({reason[0][:200]}): is it one, and whole? If a "
+            "download was cut off, get it again"
         ) from error
 
 
 def paragraphs_of(wikitext: str) -> list[str]:
     """Return an article's running text: no templates, tables, references, images, headings or closing sections."""
-    for heading in _SECTION.finditer(wikitext):
-        if heading[1].strip().lower() in _LAST_SECTIONS:
-            wikitext = wikitext[: heading.start()]
-            break
-    code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
-    dropped = [
-        *code.filter_tags(matches=lambda tag: str(tag.tag).strip().lower() in _DROPPED_TAGS),
-        *code.filter_wikilinks(matches=lambda link: bool(_DROPPED_LINKS.match(str(link.title)))),
-        *code.filter_headings(),
-    ]
-    for node in dropped:
-        try:
-            code.remove(node)
-        except ValueError:  # it went with what it stood in
+    wikitext = _BREAK.sub(" ", _SWITCH.sub("", _COMMENT.sub("", wikitext)))
+    code = mwparserfromhell.parse(_without_sections(wikitext), skip_style_tags=True)
+    _drop(code)
+    text = str(code.strip_code(normalize=True, collapse=True)).replace("'''", "").replace("''", "")
+    lines = (line.strip() for line in text.split("\n"))
+    return [line.lstrip("*#:; ") for line in lines if not line.startswith(_MARKUP)]
+
+
+def _without_sections(wikitext: str) -> str:
+    """Leave out the sections that are no running text, each up to the next heading of its level."""
+    headings = [*_SECTION.finditer(wikitext)]
+    if not headings:
+        return wikitext
+    kept = [wikitext[: headings[0].start()]]
+    ends = [*(heading.start() for heading in headings[1:]), len(wikitext)]
+    for heading, end in zip(headings, ends, strict=True):
+        if heading[1].strip().lower() not in _DROPPED_SECTIONS:
+            kept.append(wikitext[heading.start() : end])
+    return "".join(kept)
+
+
+def _drop(code: Any) -> None:
+    """Take what is no running text out of parsed wikitext, in one pass over its nodes."""
+    kept = []
+    for node in code.nodes:
+        if isinstance(node, (Heading, Template)):
             continue
-    text = code.strip_code(normalize=True, collapse=True).replace("'''", "").replace("''", "")
-    return [line.lstrip("*#:; ") for line in text.split("\n")]
+        if isinstance(node, Tag):
+            if str(node.tag).strip().lower() in _DROPPED_TAGS:
+                continue
+            if node.contents is not None:
+                _drop(node.contents)
+        elif isinstance(node, Wikilink):
+            if _DROPPED_LINKS.match(str(node.title)):
+                continue
+            if node.text is not None:
+                _drop(node.text)
+        kept.append(node)
+    code.nodes = kept
