@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 1 for an error that was explained, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
-    chosen = parser.parse_args(dashed(given))
+    chosen = parser.parse_args(recipes_first(dashed(given)))
     verb, values_of = chosen.verb, chosen[chosen.verb]
     if verb in FAMILIES:
         verb, values_of = f"{verb} {values_of.verb}", values_of[values_of.verb]
@@ -247,7 +247,11 @@ def build_parser() -> ArgumentParser:
         verb = Parser(description=summary)
         for part in parts:
             add_options(verb, part)
-        verb.add_argument("--recipe", action="config", help="YAML file of options, by their names here.")
+        verb.add_argument(
+            "--recipe",
+            action="config",
+            help="YAML file of options, by their names here; what is typed beside it means more.",
+        )
         family_name, _, own = name.rpartition(" ")
         (families[family_name] if family_name else verbs).add_subcommand(own, verb, help=summary)
     return parser
@@ -293,6 +297,21 @@ def field_docstrings(options: type) -> dict[str, str]:
             {entry.args[1]: " ".join((entry.description or "").split()) for entry in parse_from_object(one).params}
         )
     return found
+
+
+def recipes_first(arguments: Sequence[str]) -> list[str]:
+    """Put recipes before other options, whose values then count: what is typed means more than what a file says."""
+    rest, recipes = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--recipe":
+            recipes += [word, *(value for value in [next(words, None)] if value is not None)]
+        elif word.startswith("--recipe="):
+            recipes.append(word)
+        else:
+            rest.append(word)
+    verb = 2 if rest and rest[0] in FAMILIES else 1
+    return [*rest[:verb], *recipes, *rest[verb:]]
 
 
 def dashed(arguments: Sequence[str]) -> list[str]:

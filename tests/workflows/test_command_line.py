@@ -249,3 +249,24 @@ def test_the_module_is_the_program():
     import squeezebert
 
     assert result.stdout.strip() == squeezebert.__version__
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_typed_means_more_than_a_recipe(tmp_path, before):
+    from squeezebert.cli import recipes_first
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("batch_size: 7\nepochs: 9\n")
+    told = ["--batch-size", "5"]
+    told = [*told, "--recipe", str(recipe)] if before else [f"--recipe={recipe}", *told]
+    given = ["train", "data.csv", "--output", "model", *told]
+    found = build_parser().parse_args(recipes_first(given))["train"]
+    assert (found.batch_size, found.epochs) == (5, 9)
+    assert recipes_first(["glue", "run", "--model", "a", "--recipe", "b"]) == [
+        "glue",
+        "run",
+        "--recipe",
+        "b",
+        "--model",
+        "a",
+    ]

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +23,7 @@ from conftest import topic_rows
 from squeezebert.cli import main
 from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.glue.submission import FILES, read_submission, score_predictions, write_submission
-from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.workflows.glue.options import GlueRunOptions, GlueSubmitOptions
 from squeezebert.workflows.glue.plan import chosen_tasks, named_models
@@ -82,6 +89,8 @@ def distilbert(tiny_tokenizer, tmp_path_factory) -> Path:
 
 def run(places: GlueRunOptions, options: FinetuneOptions = FAST, distil: DistilOptions | None = None):
     lines: list[str] = []
+    if places.learning_rates:  # which rule
+        options = replace(options, learning_rate=FinetuneOptions().learning_rate)
     found = run_glue(places, options, distil or DistilOptions(), "squeezebert glue run ...", lines.append)
     return found, lines
 
@@ -439,3 +448,203 @@ def test_accuracy_is_scikit_learns(glue):
     words = [example.label for example in examples]
     guesses = [GLUE["MNLI"].words[0]] * len(words)
     assert score_predictions(GLUE["MNLI"], guesses, examples)["accuracy"] == accuracy_score(words, guesses)
+
+
+def places_of(output, glue, base, **changes):
+    told = {"model": [f"tiny={base}"], "output": str(output), "data_dir": str(glue), "tasks": "CoLA"}
+    return GlueRunOptions(**told | changes)
+
+
+QUICK = replace(FAST, epochs=1)
+
+
+def test_results_on_other_rows_are_not_taken_for_these(glue, tiny_base, tmp_path):
+    run(places_of(tmp_path / "out", glue, tiny_base), QUICK)
+    other = tmp_path / "other"
+    shutil.copytree(glue, other)
+    table = other / "CoLA" / "train.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-4]))
+    with pytest.raises(FolderError, match="the rows of the task are others"):
+        run(places_of(tmp_path / "out", other, tiny_base), QUICK)
+    with pytest.raises(FolderError, match="the rows of the task are others"):
+        run(places_of(tmp_path / "out", other, tiny_base, seeds=(1, 2)), QUICK)
+
+
+def test_a_cut_off_run_is_not_gone_on_with_under_other_options(glue, tiny_base, results, tmp_path):
+    """A model that is there without its result belongs to the options that trained it."""
+    teacher = str(next(r.best for r in summarise(Path(results[0].output)) if r.model == "tiny" and r.task == "CoLA"))
+    told = {"teacher": f"{teacher}/model/../model", "keep": "all", "name": "d"}
+    (tmp_path / "CoLA").symlink_to(Path(teacher) / "model")
+    told["teacher"] = str(tmp_path / "{task}")
+    run(places_of(tmp_path / "out", glue, tiny_base, **told), QUICK, DistilOptions(alpha=0.9))
+    result = next((tmp_path / "out").rglob("result.json"))
+    result.unlink()
+    with pytest.raises(FolderError, match=r"holds a run that was cut off, of other options \(alpha 0\.9, now 0\.1\)"):
+        run(places_of(tmp_path / "out", glue, tiny_base, **told), QUICK, DistilOptions(alpha=0.1))
+    run(places_of(tmp_path / "out", glue, tiny_base, **told), QUICK, DistilOptions(alpha=0.9, cache_teacher=True))
+    assert result.exists()
+
+
+@pytest.mark.parametrize("distil", [{"cache_teacher": True}, {"hidden_weight": 1.0}, {}])
+def test_another_architecture_can_be_a_student(glue, distilbert, tmp_path, distil):
+    run(places_of(tmp_path / "t", glue, distilbert, keep="all"), QUICK)
+    teacher = next((tmp_path / "t").rglob("model"))
+    (tmp_path / "CoLA").symlink_to(teacher)
+    places = places_of(tmp_path / "s", glue, distilbert, teacher=str(tmp_path / "{task}"))
+    found, _ = run(places, QUICK, DistilOptions(alpha=0.9, **distil))
+    assert "median" in found[0]
+
+
+def test_test_rows_can_be_answered_later(glue, tiny_base, tmp_path):
+    run(places_of(tmp_path / "out", glue, tiny_base, test=False), QUICK)
+    folder = next(folder for folder, _ in all_results(tmp_path / "out"))
+    assert set(read_predictions(folder)) == {"dev"}
+    before = read_predictions(folder)["dev"]
+    _, lines = run(places_of(tmp_path / "out", glue, tiny_base), QUICK)
+    assert any("answering its test rows" in line for line in lines)
+    assert set(read_predictions(folder)) == {"dev", "test"}
+    assert np.allclose(read_predictions(folder)["dev"], before, atol=1e-6)
+    run(places_of(tmp_path / "gone", glue, tiny_base, test=False, keep="none"), QUICK)
+    _, lines = run(places_of(tmp_path / "gone", glue, tiny_base, keep="none"), QUICK)
+    assert any("its weights are gone: delete" in line for line in lines)
+
+
+def test_seeds_in_another_order_choose_the_same_rate(glue, tiny_base, tmp_path):
+    told = {"learning_rates": (1e-6, 2e-3), "seeds": (1, 2)}
+    run(places_of(tmp_path / "out", glue, tiny_base, **told))
+    found, _ = run(places_of(tmp_path / "out", glue, tiny_base, **told | {"seeds": (2, 1)}))
+    assert "rate 0.002" in found[0]
+    assert len(list(all_results(tmp_path / "out"))) == 4
+
+
+def test_what_diverged_is_said(glue, tiny_base, tmp_path, capsys):
+    found, _ = run(places_of(tmp_path / "out", glue, tiny_base), replace(QUICK, learning_rate=1e30))
+    assert found == ["tiny, CoLA: all 1 runs diverged: lower the learning rate"]
+    assert main(["glue", "report", str(tmp_path / "out")]) == 1
+    assert "every run there diverged (tiny, plain, CoLA (1 runs))" in capsys.readouterr().err
+    run(places_of(tmp_path / "out", glue, tiny_base, tasks="STS-B"), QUICK)
+    assert main(["glue", "report", str(tmp_path / "out")]) == 0
+    assert "Diverged, and left out: tiny, plain, CoLA (1 runs)." in capsys.readouterr().out
+
+
+def test_weights_of_other_tasks_stay(glue, tiny_base, tmp_path):
+    run(places_of(tmp_path / "out", glue, tiny_base, keep="all", seeds=(1, 2)), QUICK)
+    run(places_of(tmp_path / "out", glue, tiny_base, tasks="STS-B"), QUICK)
+    assert len(list((tmp_path / "out").rglob("CoLA/*/model/config.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "distil", "reason"),
+    [
+        ({}, {"seed": 7}, {}, "--seed: --seeds rules here"),
+        ({}, {"metric": "bogus"}, {}, "--metric: the task's own score rules here"),
+        ({"dropouts": (0.1,)}, {"dropout": 0.2}, {}, "--dropout: --dropouts rules here"),
+        ({}, {}, {"alpha": 0.5}, "are those of distillation, and no teacher is named"),
+        ({"model": ["tiny=/nowhere/at/all"]}, {}, {}, "--model tiny=/nowhere/at/all: no checkpoint"),
+        ({"model": ["tiny="]}, {}, {}, "--model tiny=: no checkpoint"),
+    ],
+)
+def test_options_that_contradict_are_refused_before_anything_runs(
+    glue, tiny_base, tmp_path, told, options, distil, reason
+):
+    places = places_of(tmp_path / "out", glue, tiny_base, **told)
+    with pytest.raises((OptionError, FolderError), match=re.escape(reason)):
+        run(places, replace(QUICK, **options), DistilOptions(**distil))
+    assert not (tmp_path / "out").exists()
+
+
+def test_grids_without_sense_are_refused():
+    with pytest.raises(OptionError, match=r"--learning-rates 0\.001 0\.001: the same one twice"):
+        GlueRunOptions(["a"], "o", learning_rates=(1e-3, 1.0000001e-3))
+    with pytest.raises(OptionError, match="the other tasks start from MNLI's model, which has to be kept"):
+        GlueRunOptions(["a"], "o", mnli_first=True, keep="none")
+
+
+def test_measuring_texts_longer_than_a_model_reads_is_refused(results, capsys):
+    assert main(["glue", "measure", results[0].output]) == 1
+    assert "--lengths 128:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_a_submission_needs_the_name_of_a_file(results, capsys, name):
+    told = ["glue", "submit", results[0].output, "--model", "tiny", "--output", name, "--partial"]
+    assert main(told) == 1
+    assert "expected the name of a zip file" in capsys.readouterr().err
+
+
+def test_an_incomplete_result_is_named(results, tmp_path):
+    folder = tmp_path / "m" / "r" / "CoLA" / "rate"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"task": "CoLA", "score": 1.0, "tables": {}}')
+    with pytest.raises(FolderError, match=r"result\.json: damaged \(KeyError: 'model'\)"):
+        summarise(tmp_path)
+
+
+def test_odd_submissions_are_found(tmp_path):
+    path = tmp_path / "s.zip"
+    with zipfile.ZipFile(path, "w"):
+        pass
+    with pytest.raises(FolderError, match="an empty zip"):
+        read_submission(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("STS-B.tsv", "index\tprediction\n0\t1_0e-1\n")
+    with pytest.raises(FolderError, match="is no number from 0 to 5"):
+        read_submission(path, {"STS-B.tsv": 1})
+    with pytest.raises(FolderError, match="answers that are no numbers"):
+        write_submission(path, {"CoLA.tsv": np.array([[np.nan, 1.0]])}, {"CoLA.tsv": 1})
+
+
+def test_cola_has_four_columns_whatever_its_first_row_has(glue, tmp_path):
+    shutil.copytree(glue, tmp_path / "glue")
+    table = tmp_path / "glue" / "CoLA" / "train.tsv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text(rows[0].rstrip("\n") + "\textra\n" + "".join(rows[1:]))
+    with pytest.raises(TableError, match=r"train\.tsv:1: wrong number of cells: 5 cells, where there should be 4"):
+        load_glue("CoLA", tmp_path / "glue")
+    found = load_glue("CoLA", tmp_path / "glue", skip_bad_rows=True)
+    assert len(found.labelled.train) == len(rows) - 1
+
+
+def test_test_rows_out_of_order_are_refused(glue, tmp_path):
+    shutil.copytree(glue, tmp_path / "glue")
+    table = tmp_path / "glue" / "STS-B" / "test.tsv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    with pytest.raises(TableError, match=r"test\.tsv:2: index out of order: '1', expected 0"):
+        load_glue("STS-B", tmp_path / "glue", test=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
+def test_workers_end_with_a_run_that_is_killed(glue, tiny_base, tmp_path):
+    told = [
+        sys.executable,
+        "-m",
+        "squeezebert",
+        "glue",
+        "run",
+        "--model",
+        f"tiny={tiny_base}",
+        "--tasks",
+        "CoLA,STS-B",
+    ]
+    told += ["--output", str(tmp_path / "out"), "--data-dir", str(glue), "--workers", "2", "--epochs", "400"]
+    process = subprocess.Popen(told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def workers() -> list[int]:
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").rglob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    there = workers()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in there) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert there
+    assert not any(Path(f"/proc/{pid}").exists() for pid in there)

@@ -195,7 +195,7 @@ def align(teacher: Any, student: SqueezeBertPreTrainedModel) -> Any:
 
 def stream_order(teacher: Any, student: SqueezeBertPreTrainedModel) -> Tensor | None:
     """Return which of the teacher's channels each of the student's is, (C,); None where they are in one order."""
-    wanted, here = student.config.channel_order, getattr(teacher.config, "channel_order", None)
+    wanted, here = (getattr(model.config, "channel_order", None) for model in (student, teacher))
     C = student.config.hidden_size
     if wanted == here or teacher.config.hidden_size != C:
         return None

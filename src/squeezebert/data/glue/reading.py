@@ -28,6 +28,8 @@ _SIMILARITY = (0.0, 5.0)
 # MRPC as Microsoft distributes it: all labelled rows in one file, and the pairs of ids that make the dev rows
 _MSR_TRAIN, _MSR_TEST, _MSR_DEV = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt", "dev_ids.tsv"
 _MSR_IDS = ("#1 ID", "#2 ID")
+# CoLA's labelled tables have no header: source, label, the author's mark, sentence
+_COLA_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def _download_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[R
         raise TableError(f"{path}: no such file; {has}")
     has_header = task.has_header or not split.labelled
     texts = task.texts if has_header == task.has_header else ("sentence",)
-    return _picked(_table(path, has_header), texts, task.label if split.labelled else None)
+    rows = _table(path, 0 if has_header else _COLA_COLUMNS)
+    return _picked(rows if split.labelled else _in_order(rows), texts, task.label if split.labelled else None)
 
 
 def _microsoft_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[Row | RowError]:
@@ -201,9 +204,9 @@ def _microsoft_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[
             raise TableError(f"{file}: no such file; MRPC is {_MSR_TRAIN}, {_MSR_TEST} and {_MSR_DEV}, or .tsv files")
     # The test file's labels are not for us to see
     label = task.label if split.labelled else None
-    rows = _table(path, has_header=True)
+    rows = _table(path, 0)
     if split.labelled:
-        ids = {tuple(row.values.values()) for row in _table(dev, has_header=False) if isinstance(row, Row)}
+        ids = {tuple(row.values.values()) for row in _table(dev, len(_MSR_IDS)) if isinstance(row, Row)}
         is_dev = split is not task.train
         rows = (
             row
@@ -226,19 +229,35 @@ def _picked(rows: Iterator[Row | RowError], texts: Sequence[str], label: str | N
         yield Row(values if label is None else {**values, "label": row.values[label]}, row.source, row.line)
 
 
-def _table(path: Path, has_header: bool) -> Iterator[Row | RowError]:
-    """Rows of a tab-separated file in which quotes are ordinary characters; columns without a name are numbered."""
+def _in_order(rows: Iterator[Row | RowError]) -> Iterator[Row | RowError]:
+    """Check that the `index` of test rows, where they have one, counts from 0: answers are given in their order."""
+    for number, row in enumerate(rows):
+        if isinstance(row, Row) and row.values.get("index", str(number)) != str(number):
+            detail = f"{row.values['index']!r}, expected {number}"
+            yield RowError(row.source, row.line, "index out of order", detail)
+        else:
+            yield row
+
+
+def _table(path: Path, columns: int) -> Iterator[Row | RowError]:
+    """Rows of a tab-separated file in which quotes are ordinary characters.
+
+    Without a header there are so many `columns`, which are numbered; 0 stands for a header. Raises `TableError` for
+    one that cannot be read.
+    """
     with open_bytes(str(path)) as stream:
         lines = Lines(stream, str(path), "utf-8")
-        names: list[str] = []
+        names = [str(column) for column in range(columns)]
         for line in lines:
             cells = line.rstrip("\r\n").split("\t")
             problem = lines.take_problem()
             if not names:
-                names = cells if has_header else [str(column) for column in range(len(cells))]
-                if has_header:
-                    continue
+                if problem is not None:
+                    raise TableError(f"{problem} (in the line that names the columns)")
+                names = cells
+                continue
             if len(cells) != len(names):
-                detail = f"{len(cells)} cells, where the first line has {len(names)}"
+                wanted = "there should be" if columns else "the first line has"
+                detail = f"{len(cells)} cells, where {wanted} {len(names)}"
                 problem = problem or RowError(str(path), lines.number, "wrong number of cells", detail)
             yield problem or Row(dict(zip(names, cells, strict=True)), str(path), lines.number)

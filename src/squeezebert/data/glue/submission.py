@@ -5,7 +5,7 @@ Serves `squeezebert glue submit`. A file a table: a line `index<TAB>prediction`,
 
 from __future__ import annotations
 
-import math
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ FILES: dict[str, tuple[GlueTask, GlueSplit]] = {
 """The files of a complete submission, and what each answers."""
 _HEADER = "index\tprediction"
 _LOW, _HIGH = 0.0, 5.0
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 # A fixed time of writing makes the zip of the same answers the same bytes
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -39,6 +40,8 @@ def write_submission(path: Path, answers: Mapping[str, np.ndarray], rows: Mappin
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in answers.items():
+                if not np.isfinite(values).all():
+                    raise FolderError(f"{path}: {name} has answers that are no numbers: its run diverged")
                 lines = [f"{row}\t{word}" for row, word in enumerate(_spelled(FILES[name][0], values))]
                 text = "\n".join([_HEADER, *lines]) + "\n"
                 archive.writestr(zipfile.ZipInfo(name, _TIME), text, zipfile.ZIP_DEFLATED)
@@ -57,7 +60,10 @@ def read_submission(path: Path, rows: Mapping[str, int] | None = None) -> dict[s
     found: dict[str, list[str]] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
+            names = archive.namelist()
+            if not names or len(set(names)) != len(names):
+                raise FolderError(f"{path}: {'the same file twice' if names else 'an empty zip'}")
+            for name in names:
                 if name not in FILES:
                     raise FolderError(f"{path}: {name} is no file of a submission; those are {', '.join(FILES)}")
                 lines = archive.read(name).decode("utf-8").splitlines()
@@ -106,8 +112,4 @@ def _checked(place: str, lines: Sequence[str], name: str) -> Iterator[str]:
 
 
 def _is_similarity(word: str) -> bool:
-    try:
-        value = float(word)
-    except ValueError:
-        return False
-    return math.isfinite(value) and _LOW <= value <= _HIGH
+    return _NUMBER.fullmatch(word) is not None and _LOW <= float(word) <= _HIGH

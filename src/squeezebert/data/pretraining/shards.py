@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +43,7 @@ from squeezebert.data.pretraining.documents import (
 )
 from squeezebert.data.pretraining.vocabulary import check_specials, train_vocabulary
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.parent import end_with
 
 MANIFEST = "corpus.json"
 TOKENIZER = "tokenizer"
@@ -331,13 +331,7 @@ def _start_worker(parent: int, setting: tuple[Any, ...]) -> None:
     """Make a new process a worker, which ends when the one that started it is gone, killed or not."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
     _settle(setting)
 
 

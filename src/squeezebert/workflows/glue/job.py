@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -18,7 +19,8 @@ from squeezebert.data.batches import tokenise
 from squeezebert.data.examples import encode_targets
 from squeezebert.data.glue import GlueData, glue_metrics, load_glue, task_score
 from squeezebert.data.metrics import probabilities_of
-from squeezebert.files.errors import DivergedError, OptionError
+from squeezebert.files.errors import DivergedError, FolderError, OptionError
+from squeezebert.files.lock import only_run
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.training.checkpoint import RECORD
 from squeezebert.training.finetune import finetune, load_base, load_task_teacher, load_tokenizer, longest
@@ -27,16 +29,100 @@ from squeezebert.training.rescore import predict_logits
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.teacher import accepted
 from squeezebert.workflows.glue.plan import Job
-from squeezebert.workflows.glue.results import LOG, MODEL, write_result
+from squeezebert.workflows.glue.results import LOG, MODEL, read_predictions, read_result, write_result
 
 Report = Callable[[str], None]
 
 
+_BEGUN = "begun.json"
+# What changes how a run goes about it, and not what comes of it
+_HARMLESS = {"report_to", "save_every", "cache_teacher", "cache_gigabytes"}
+
+
 def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
-    """Run one training run to its end and write its folder; return what it found. Lines go to its log.txt as well."""
+    """Run one training run to its end and write its folder; return what it found. Lines go to its log.txt as well.
+
+    Raises `FolderError` when another process runs it, or a run of other options or rows was cut off there.
+    """
     logging.disable_progress_bar()
     folder = job.cell.folder(job.output)
     folder.mkdir(parents=True, exist_ok=True)
+    with only_run(folder):
+        _begin(folder, job)
+        return _run(folder, job, report)
+
+
+def _begin(folder: Path, job: Job) -> None:
+    """Note what is run here; what was begun with other options is not gone on with."""
+    path = folder / _BEGUN
+    told: dict[str, Any] = {"options": job.told, "data": digest_of(job)}
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            other = differences(there["options"], told["options"])
+            other += ["the rows of the task are others"] * (there["data"] != told["data"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            other = [f"{_BEGUN} is damaged"]
+        if other and (folder / MODEL).exists():
+            raise FolderError(
+                f"{folder} holds a run that was cut off, of other options ({', '.join(other[:3])}): repeat its "
+                "command to finish it, give this recipe another --name, or delete that folder"
+            )
+    part = folder / f".{_BEGUN}"
+    part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def differences(there: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """Return what of a run's options is other than it was; an option that there was not then is as it was."""
+    other = []
+    for name, value in told.items():
+        before = there.get(name, value)
+        if isinstance(value, dict) and isinstance(before, dict):
+            other += differences(before, value)
+        elif name not in _HARMLESS and before != value and not _one_place(before, value):
+            other.append(f"{name} {before}, now {value}")
+    return other
+
+
+def _one_place(one: Any, other: Any) -> bool:
+    """Whether two names are of one folder."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    return Path(one).exists() and Path(other).exists() and Path(one).resolve() == Path(other).resolve()
+
+
+def digest_of(job: Job) -> str:
+    """Return a hash of the rows that a run learns from and is scored on."""
+    data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
+    digest = hashlib.sha256()
+    for name, examples in {"train": data.labelled.train, **data.dev}.items():
+        digest.update(name.encode())
+        for example in examples:
+            digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def answer_test(job: Job, report: Report) -> None:
+    """Answer the test rows of a run that was done without them, where its model is kept."""
+    folder = job.cell.folder(job.output)
+    data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
+    there = read_predictions(folder)
+    if not data.test.keys() - there.keys():
+        return
+    if not (folder / MODEL / "config.json").is_file():
+        report(
+            f"{job.cell}: its test rows were not answered, and its weights are gone: delete {folder} to run it again"
+        )
+        return
+    report(f"{job.cell}: answering its test rows")
+    _, answers, _ = _answer(data, folder / MODEL, job.options.max_length)
+    found = read_result(folder)
+    if found is not None:
+        write_result(folder, found, answers)
+
+
+def _run(folder: Path, job: Job, report: Report | None) -> dict[str, Any]:
     started = time.monotonic()
     with (folder / LOG).open("a", encoding="utf-8") as log:
 
@@ -49,6 +135,7 @@ def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
         data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
         trained = folder / MODEL
         told = {**asdict(job.cell), "in_grid": job.in_grid, "options": job.told, "subsets": list(data.subsets)}
+        told["data"] = digest_of(job)
         try:
             _train(job, data, trained, tell)
         except DivergedError as error:
@@ -77,9 +164,7 @@ def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
 def _train(job: Job, data: GlueData, output: Path, report: Report) -> None:
     """Finetune, or distil, into `output`, unless that is done."""
     if (output / RECORD).is_file():
-        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
-        if (record["base"], record["options"]) == (job.checkpoint, asdict(job.options)):
-            return  # killed between training and its result
+        return  # killed between training and its result; that it is this run's was seen to
     more: dict[str, Any] = {}
     if job.teacher is not None and job.distil is not None:
         more = _teaching(job, data, job.distil, report)

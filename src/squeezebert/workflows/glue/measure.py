@@ -11,20 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.utils import logging
 
 from squeezebert.benchmark.baselines import write_ours, write_usual_export
 from squeezebert.benchmark.latency import VOCABULARY, TimedFile, measure_latency
 from squeezebert.benchmark.operations import count_operations
-from squeezebert.files.errors import FolderError
+from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.teacher import fits_ours
 from squeezebert.workflows.glue.options import GlueMeasureOptions
-from squeezebert.workflows.glue.results import MODEL, summarise
+from squeezebert.workflows.glue.results import MEASURED, MODEL, summarise
 
-MEASURED = "measured.json"
 OURS, USUAL = "squeezebert", "torch.onnx.export and quantize_dynamic"
 
 
@@ -42,6 +41,11 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
             kept.setdefault(result.model, result.best / MODEL)
     if not kept:
         raise FolderError(f"{folder}: no trained model was kept there to measure; run without --keep none")
+    for name, checkpoint in kept.items():
+        config, _ = PreTrainedConfig.get_config_dict(checkpoint)
+        reads = int(config.get("max_position_embeddings", max(options.lengths)))
+        if max(options.lengths) > reads:
+            raise OptionError(f"--lengths {max(options.lengths)}: {name} reads {reads} tokens at most")
     found: dict[str, dict[str, Any]] = {}
     files: dict[str, TimedFile] = {}
     vocabulary = VOCABULARY

@@ -57,6 +57,14 @@ class GlueRunOptions:
         for task, epochs in (self.epochs_of or {}).items():
             if not epochs > 0:
                 raise OptionError(f"--epochs-of {task}: {epochs}: expected more than 0")
+        for field in ("learning_rates", "dropouts"):
+            names = [f"{value:g}" for value in getattr(self, field)]  # as folders have them
+            if len(set(names)) != len(names):
+                raise OptionError(f"--{field.replace('_', '-')} {' '.join(names)}: the same one twice")
+        if self.mnli_first and self.keep == "none":
+            raise OptionError(
+                "--mnli-first with --keep none: the other tasks start from MNLI's model, which has to be kept"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise OptionError(f"--seeds {list(self.seeds)}: expected different whole numbers from 0")
         if self.workers < 1:

@@ -63,6 +63,8 @@ def named_models(told: Sequence[str]) -> dict[str, str]:
             name, checkpoint = Path(one).name or one, one
         if name in models:
             raise OptionError(f"--model {one}: two models are called {name}; name one, as OTHER={checkpoint}")
+        if not checkpoint:
+            raise OptionError(f"--model {one}: no checkpoint; write {name or 'NAME'}=FOLDER")
         if not name or set(name) & set("/\\:") or name.startswith("."):
             raise OptionError(f"--model {one}: {name!r} cannot name a folder; write NAME={checkpoint}")
         models[name] = checkpoint
@@ -92,7 +94,7 @@ def plan_jobs(
         found = [result for result in found if result["score"] is not None]
         if not found:
             return []
-        rate, dropout = choose(found)
+        rate, dropout = choose(found, all_of_them=True)
         cells = [Cell(name, places.name, task, rate, dropout, seed) for seed in places.seeds[1:]]
     if places.mnli_first and task != MNLI:
         checkpoint = str(best_model(output, name, places.name, MNLI))
@@ -131,9 +133,10 @@ def best_model(output: Path, model: str, recipe: str, task: str) -> Path:
     results = [r for r in summarise(output) if (r.model, r.recipe, r.task) == (model, recipe, task)]
     folder = results[0].best / MODEL if results else None
     if folder is None or not (folder / "config.json").is_file():
-        raise FolderError(
-            f"{output}: no trained model of {model}, {recipe}, {task} is kept there; run it first, without --keep none"
+        why = (
+            "run it first, without --keep none" if results else "it has no result, or diverged at every learning rate"
         )
+        raise FolderError(f"{output}: no trained model of {model}, {recipe}, {task} is kept there; {why}")
     return folder
 
 
@@ -148,9 +151,13 @@ def teacher_folder(told: str, output: Path, task: str, recipe: str) -> str:
     there = {r.recipe for r in summarise(output) if r.model == name and r.task == task} if output.is_dir() else set()
     there.discard(recipe) if not of_recipe else None
     if not of_recipe and len(there) != 1:
-        some = f"results of {', '.join(sorted(there))}: write {name}/RECIPE" if there else "no results"
+        if there:
+            raise OptionError(
+                f"--teacher {told}: {output} has results of {', '.join(sorted(there))} for {task}: write {name}/RECIPE"
+            )
         raise OptionError(
-            f"--teacher {told}: {output} has {some} for {task}. Train the teacher first: squeezebert glue run "
-            f"--model {name}=FOLDER --output {output}"
+            f"--teacher {told}: {output} has no results for {task} but, if any, those of this recipe ({recipe}). "
+            f"Train the teacher first, under another --name: squeezebert glue run --model {name}=FOLDER "
+            f"--output {output}"
         )
     return str(best_model(output, name, of_recipe or there.pop(), task))

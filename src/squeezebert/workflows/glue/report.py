@@ -17,15 +17,15 @@ import yaml
 from squeezebert.benchmark.page import STYLE, render, svg_of
 from squeezebert.data.glue import GLUE, overall
 from squeezebert.files.errors import FolderError
-from squeezebert.workflows.glue.measure import MEASURED
 from squeezebert.workflows.glue.options import GlueReportOptions
-from squeezebert.workflows.glue.results import TaskResult, summarise
+from squeezebert.workflows.glue.results import MEASURED, TaskResult, lost, summarise
 
 SUBSET = "*"
 _NOTE = (
     "Dev rows. Median over seeds (best), number of seeds, where there are several. Scores are GLUE's: Matthews for "
     "CoLA, the mean of accuracy and F1 for MRPC and QQP, of Pearson and Spearman for STS-B, of both tables for MNLI, "
-    "accuracy else."
+    "accuracy else. Learning rate, epoch and best seed were chosen on these very rows: scores are too high by that, "
+    "and only the leaderboard's test rows compare with published test figures."
 )
 _SUBSET_NOTE = f"{SUBSET} trained or scored on a subset: not comparable with figures on the official rows."
 
@@ -50,11 +50,17 @@ def write_report(options: GlueReportOptions) -> str:
     Raises `FolderError` where there are no results.
     """
     folder = Path(options.folder)
-    results = summarise(folder)
-    if not results:
+    results, gone = summarise(folder), lost(folder)
+    if not results and not gone:
         raise FolderError(f"{folder}: no results there; `squeezebert glue run --output {folder}` makes some")
+    if not results:
+        raise FolderError(f"{folder}: every run there diverged ({_told_lost(gone)}): lower the learning rate")
     measured = _measured(folder)
     tables = [scores_table(results), runs_table(results)]
+    if gone:
+        tables[0].notes.append(f"Diverged, and left out: {_told_lost(gone)}.")
+    told = dict.fromkeys(line for result in results for run in result.grid for line in run.get("warnings", []))
+    tables[0].notes.extend(told)
     if measured:
         tables.insert(1, sizes_table(measured, results))
         tables.append(layers_table(measured))
@@ -66,6 +72,10 @@ def write_report(options: GlueReportOptions) -> str:
     if options.html:
         _write(Path(options.html), as_page(tables, plots(results, measured)))
     return "\n".join(as_text(table) for table in shown)
+
+
+def _told_lost(gone: dict[tuple[str, str, str], int]) -> str:
+    return "; ".join(f"{', '.join(key)} ({count} runs)" for key, count in gone.items())
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -95,6 +105,8 @@ def _score(result: TaskResult) -> str:
     shown = f"{result.median:.1f}"
     if len(result.scores) > 1:
         shown += f" ({max(result.scores):.1f}), {len(result.scores)}"
+    if result.diverged:
+        shown += f" of {len(result.scores) + result.diverged}"
     return shown + (SUBSET if result.subsets else "")
 
 

@@ -19,6 +19,7 @@ from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError
 
 RESULT, PREDICTIONS, MODEL, LOG = "result.json", "predictions.npz", "model", "log.txt"
+MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found["task"], found["score"], found["tables"]
+        for name in ("model", "recipe", "task", "learning_rate", "dropout", "seed", "in_grid", "score", "tables"):
+            found[name]
+        if found["task"] not in GLUE or not isinstance(found["subsets"], list):
+            raise ValueError("it is not as glue run writes it")
     except (ValueError, KeyError, TypeError) as error:
         raise FolderError(f"{path}: damaged ({type(error).__name__}: {error}); delete it to run it again") from error
     return found
@@ -117,6 +121,8 @@ class TaskResult:
     """Findings of every run, those of other learning rates as well."""
     subsets: tuple[str, ...]
     """Tables that have not the official number of rows."""
+    diverged: int = 0
+    """Seeds at the chosen learning rate and dropout that came to nothing."""
 
     @property
     def median(self) -> float:
@@ -141,6 +147,7 @@ def summarise(output: Path) -> list[TaskResult]:
             continue
         chosen = choose([found for _, found in scored])
         of_chosen = [(folder, found) for folder, found in scored if setting(found) == chosen]
+        diverged = sum(setting(found) == chosen for _, found in runs if found["score"] is None)
         of_chosen.sort(key=lambda run: run[1]["seed"])
         best = max(of_chosen, key=lambda run: run[1]["score"])
         subsets = dict.fromkeys(name for _, found in scored for name in found["subsets"])
@@ -154,9 +161,18 @@ def summarise(output: Path) -> list[TaskResult]:
                 {"learning_rate": chosen[0], "dropout": chosen[1]},
                 tuple(found for _, found in runs),
                 tuple(subsets),
+                diverged,
             )
         )
     return results
+
+
+def lost(output: Path) -> dict[tuple[str, str, str], int]:
+    """Return models, recipes and tasks of which every run diverged, and how many these are."""
+    runs: dict[tuple[str, str, str], list[float | None]] = {}
+    for _, found in all_results(output):
+        runs.setdefault((found["model"], found["recipe"], found["task"]), []).append(found["score"])
+    return {key: len(scores) for key, scores in runs.items() if all(score is None for score in scores)}
 
 
 def setting(found: dict[str, Any]) -> tuple[float, float | None]:
@@ -164,7 +180,10 @@ def setting(found: dict[str, Any]) -> tuple[float, float | None]:
     return found["learning_rate"], found["dropout"]
 
 
-def choose(runs: list[dict[str, Any]]) -> tuple[float, float | None]:
-    """Return the learning rate and dropout of the best run of the grid; of equals, the lower learning rate."""
-    grid = [run for run in runs if run["in_grid"]] or runs
+def choose(runs: list[dict[str, Any]], all_of_them: bool = False) -> tuple[float, float | None]:
+    """Return the learning rate and dropout of the best run of the grid; of equals, the lower learning rate.
+
+    With `all_of_them`, each run is one of the grid, whatever it was when it was made.
+    """
+    grid = [run for run in runs if run["in_grid"] or all_of_them] or runs
     return setting(max(grid, key=lambda run: (run["score"], -run["learning_rate"])))

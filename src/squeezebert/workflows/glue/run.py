@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.lock import only_run
+from squeezebert.files.parent import end_with
+from squeezebert.training.finetune import load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.training.runs import first_line
 from squeezebert.training.trainer import duration
-from squeezebert.workflows.glue.job import read_task, run_job
+from squeezebert.workflows.glue.job import answer_test, differences, digest_of, read_task, run_job
 from squeezebert.workflows.glue.options import GlueRunOptions
 from squeezebert.workflows.glue.plan import MNLI, Job, chosen_tasks, named_models, plan_jobs
-from squeezebert.workflows.glue.results import MODEL, read_result, summarise
+from squeezebert.workflows.glue.results import MODEL, lost, read_result, summarise
 
 Report = Callable[[str], None]
 
@@ -44,6 +48,8 @@ def run_glue(
     output = Path(places.output)
     if places.mnli_first and MNLI not in tasks:
         raise OptionError("--mnli-first: MNLI has to be among --tasks, because the other tasks start from it")
+    _check_overruled(places, options, distilling)
+    _check_models(models)
     distil = distilling if places.teacher else None
     # A table that cannot be read is said before anything has run for hours
     for task in tasks:
@@ -63,15 +69,57 @@ def run_glue(
                 ]
                 clock.expect(jobs)
                 _run_all(jobs, places, clock)
-                _tidy(output, places, set(models))
+                _tidy(output, places, set(models), names)
     lines = []
     for result in summarise(output):
         if result.model in models and result.recipe == places.name and result.task in tasks:
             scores = ", ".join(f"{score:.1f}" for score in result.scores)
             subset = f" (subset: {', '.join(result.subsets)})" if result.subsets else ""
             rate = f"{result.chosen['learning_rate']:g}"
-            lines.append(f"{result.model}, {result.task}: median {result.median:.1f} of {scores}; rate {rate}{subset}")
+            gone = f" ({result.diverged} seeds diverged)" if result.diverged else ""
+            lines.append(
+                f"{result.model}, {result.task}: median {result.median:.1f} of {scores}{gone}; rate {rate}{subset}"
+            )
+    for (model, recipe, task), count in lost(output).items():
+        if model in models and recipe == places.name and task in tasks:
+            lines.append(f"{model}, {task}: all {count} runs diverged: lower the learning rate")
     return lines
+
+
+def _check_overruled(places: GlueRunOptions, options: FinetuneOptions, distilling: DistilOptions) -> None:
+    """Raise `OptionError` for options that others overrule, and for those of a teacher that is not there."""
+    plain = FinetuneOptions()
+    for given, name, rules in (
+        (options.seed != plain.seed, "seed", "--seeds"),
+        (options.metric is not None, "metric", "the task's own score"),
+        (
+            bool(places.learning_rates) and options.learning_rate != plain.learning_rate,
+            "learning-rate",
+            "--learning-rates",
+        ),
+        (places.dropouts and options.dropout is not None, "dropout", "--dropouts"),
+    ):
+        if given:
+            raise OptionError(f"--{name}: {rules} rules here; leave it out")
+    if places.teacher is None and distilling != DistilOptions():
+        raise OptionError(
+            "--teacher: the options or the recipe are those of distillation, and no teacher is named; name a model "
+            "that has results in --output already, or FOLDER/{task}"
+        )
+
+
+def _check_models(models: dict[str, str]) -> None:
+    """Raise what is wrong with a checkpoint before anything has run for hours."""
+    for name, checkpoint in models.items():
+        try:
+            PreTrainedConfig.get_config_dict(checkpoint)
+            load_tokenizer(checkpoint)
+        except (OSError, ValueError, FolderError) as error:
+            raise FolderError(
+                f"--model {name}={checkpoint}: no checkpoint with a tokenizer there. It takes a folder with "
+                "config.json and weights, or the id of a model on the Hugging Face Hub, which has to be reachable "
+                f"({first_line(error)})"
+            ) from error
 
 
 def _run_all(jobs: list[Job], places: GlueRunOptions, clock: _Clock) -> None:
@@ -83,6 +131,8 @@ def _run_all(jobs: list[Job], places: GlueRunOptions, clock: _Clock) -> None:
         else:
             _check_same(found, job)
             clock.skip(job)
+            if job.test and found["score"] is not None:
+                answer_test(job, clock.report)
     if places.workers == 1 or len(waiting) < 2:
         for job in waiting:
             clock.started(job)
@@ -90,29 +140,36 @@ def _run_all(jobs: list[Job], places: GlueRunOptions, clock: _Clock) -> None:
         return
     threads = max(1, (os.cpu_count() or 1) // places.workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(places.workers, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(places.workers, context, _start_worker, (os.getpid(), threads)) as pool:
         running = {pool.submit(run_job, job): job for job in waiting}
         for future in as_completed(running):
             clock.ended(running[future], future.result())
 
 
+def _start_worker(parent: int, threads: int) -> None:
+    end_with(parent)
+    torch.set_num_threads(threads)
+
+
 def _check_same(found: dict[str, Any], job: Job) -> None:
-    told = job.told
-    other = [name for name, value in told.items() if name != "report_to" and found["options"].get(name) != value]
+    """Raise `FolderError` for a result of other options, or on other rows, under the same name."""
+    other = differences(found["options"], job.told)
+    data = found.get("data", "")
+    if data and data != digest_of(job):
+        other.append("the rows of the task are others")
     if other:
-        was = ", ".join(f"{name} {found['options'].get(name)}, now {told[name]}" for name in other[:3])
         raise FolderError(
-            f"{job.cell.folder(job.output)} has a result of other options ({was}): give this recipe "
+            f"{job.cell.folder(job.output)} has a result of other options ({', '.join(other[:3])}): give this recipe "
             "another --name, or choose another --output, or delete that folder"
         )
 
 
-def _tidy(output: Path, places: GlueRunOptions, models: set[str]) -> None:
-    """Delete trained models that are not to be kept."""
+def _tidy(output: Path, places: GlueRunOptions, models: set[str], tasks: list[str]) -> None:
+    """Delete trained models of these tasks that are not to be kept."""
     if places.keep == "all" or not output.is_dir():
         return
     for result in summarise(output):
-        if result.model in models and result.recipe == places.name:
+        if result.model in models and result.recipe == places.name and result.task in tasks:
             for run in result.best.parent.iterdir():
                 if (places.keep == "none" or run != result.best) and read_result(run) is not None:
                     shutil.rmtree(run / MODEL, ignore_errors=True)

@@ -27,7 +27,8 @@ def submit(options: GlueSubmitOptions) -> list[str]:
             continue
         answers[name] = found[split.name]
         best = max(result.scores)
-        lines.append(f"{name}: {len(found[split.name])} answers of {result.best.name} ({best:.1f} on the dev rows)")
+        where = f"{best:.1f} on the dev rows, the best of {len(result.scores)} seeds there"
+        lines.append(f"{name}: {len(found[split.name])} answers of {result.best.name} ({where})")
     if missing and not options.partial:
         raise FolderError(
             f"{options.folder}: {options.model} has no answers for {', '.join(missing)}: run those tasks with "
@@ -38,8 +39,11 @@ def submit(options: GlueSubmitOptions) -> list[str]:
             f"{options.folder}: {options.model} has no answers to any test rows; run it without --no-test"
         )
     output = Path(options.output)
+    if not output.name or output.is_dir():
+        raise OptionError(f"--output {options.output}: expected the name of a zip file")
     write_submission(output, answers)
-    return [*lines, *([f"missing: {', '.join(missing)}"] if missing else []), f"written: {output}"]
+    taken = " (incomplete: the leaderboard does not take it)" if missing else ""
+    return [*lines, *([f"missing: {', '.join(missing)}"] if missing else []), f"written: {output}{taken}"]
 
 
 def _results_of(options: GlueSubmitOptions) -> dict[str, TaskResult]:
