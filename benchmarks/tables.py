@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from squeezebert.benchmark.bench_report import markdown
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -191,6 +193,12 @@ def pretrain_scale_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", told])
 
 
+def bench_table(record: dict[str, Any]) -> str:
+    """What `squeezebert bench` found, without the profile of each file."""
+    rows = [{name: value for name, value in row.items() if name != "kinds_ms"} for row in record["rows"]]
+    return f"{markdown({**record, 'rows': rows})}\n\n`{record['command']}`"
+
+
 def spread(scores: list[float]) -> str:
     """The mean of several seeds' scores and their standard deviation."""
     if len(scores) == 1:
@@ -246,6 +254,7 @@ TABLES = {
     "pretrain_speed": pretrain_speed_table,
     "pretrain_processes": pretrain_processes_table,
     "pretrain_scale": pretrain_scale_table,
+    "bench": bench_table,
 }
 # Tables of one file's results with names of their own
 SOURCES = {"pretrain_processes": "pretrain_scale"}

@@ -107,10 +107,12 @@ def test_masked_positions_alone_give_the_same_loss_and_gradients(corpus):
     assert outputs.prediction_logits.shape == ((labels != -100).sum(), model.config.vocab_size)
     assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(*gradients, strict=True))
     summed = model(ids, torch.ones_like(ids), masked_only=True, reduction="sum", **told)
-    assert float(summed.prediction_loss / (labels != -100).sum()) == pytest.approx(
+    assert float(summed.prediction_loss.detach() / (labels != -100).sum()) == pytest.approx(
         float(outputs.prediction_loss), rel=1e-5
     )
-    assert float(summed.seq_relationship_loss / 3) == pytest.approx(float(outputs.seq_relationship_loss), rel=1e-5)
+    assert float(summed.seq_relationship_loss.detach() / 3) == pytest.approx(
+        float(outputs.seq_relationship_loss.detach()), rel=1e-5
+    )
     with pytest.raises(ValueError, match="give labels"):
         model(ids, masked_only=True)
 
