@@ -31,8 +31,8 @@ from transformers.utils import logging
 from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.batches import IGNORED
+from squeezebert.data.pretraining.building import TOKENIZER, build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
-from squeezebert.data.pretraining.shards import TOKENIZER, build_corpus
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from squeezebert.training.finetune import finetune

@@ -142,13 +142,13 @@ def squeeze_retention_table(record: dict[str, Any]) -> str:
 
 
 def pretrain_speed_table(record: dict[str, Any]) -> str:
-    """Positions a second of each contender, by size of the model."""
-    lines = ["| size | one training step | positions a second | ours is faster by | aim |", "|---|---|---:|---:|---:|"]
+    """Tokens a second of each contender, by size of the model."""
+    lines = ["| size | one training step | tokens a second | ours is faster by | aim |", "|---|---|---:|---:|---:|"]
     for size, found in record["found"].items():
         for name, one in found.items():
             aim = record["aims"].get(name)
             ratio = f"{one['ours_is_faster_by']:.2f}x" if aim else ""
-            speed = f"{one['positions_a_second']:,.0f}"
+            speed = f"{one['tokens_a_second']:,.0f}"
             lines.append(f"| {size} | {name} | {speed} | {ratio} | {f'{aim}x' if aim else ''} |")
     told = f"`{record['command']}`, {record['threads']} threads, {record['precision']}"
     pipeline = (

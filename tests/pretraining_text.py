@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from squeezebert.data.options import CorpusOptions
+from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
-from squeezebert.data.pretraining.shards import build_corpus
 
 # In this order words follow one another, so that masked ones can be guessed and swapped halves noticed
 TEXT = "the team won a cup and the bank lost a share of trade while a film star sang the song of a minister"

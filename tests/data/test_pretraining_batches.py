@@ -10,8 +10,8 @@ import pytest
 from pretraining_text import small_pretraining_corpus
 from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.batches import IGNORED, Masking, PretrainingBatches
+from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import SHORTEST_ROW, PretrainingCorpus, Rows
-from squeezebert.data.pretraining.shards import build_corpus
 from squeezebert.files.errors import OptionError
 
 
@@ -168,8 +168,9 @@ def test_whole_words_are_hidden_together(tiny_tokenizer):
     assert asked[may].mean() == pytest.approx(0.3, abs=0.05)
 
 
-def test_every_row_asks_for_a_word(rows, tiny_tokenizer):
-    made = batches(rows, tiny_tokenizer, share=0.001)
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_row_asks_for_a_word(rows, tiny_tokenizer, whole):
+    made = batches(rows, tiny_tokenizer, share=0.001, whole=whole)
     for number in range(made.of_pass):
         assert ((made[number]["labels"] != IGNORED).sum(axis=1) >= 1).all()
 

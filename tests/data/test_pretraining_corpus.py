@@ -18,10 +18,11 @@ from transformers import AutoTokenizer
 
 from pretraining_text import write_documents
 from squeezebert.data.options import CorpusOptions
-from squeezebert.data.pretraining import shards
+from squeezebert.data.pretraining import shards, workers
+from squeezebert.data.pretraining.building import MANIFEST, build_corpus
 from squeezebert.data.pretraining.documents import RawDocument, clean, held_out, read_documents
 from squeezebert.data.pretraining.rows import PretrainingCorpus
-from squeezebert.data.pretraining.shards import MANIFEST, build_corpus, read_shard
+from squeezebert.data.pretraining.shards import read_shard
 from squeezebert.data.pretraining.wikipedia import paragraphs_of
 from squeezebert.files.errors import FolderError, OptionError, TableError
 
@@ -153,19 +154,19 @@ def test_a_build_holds_every_document_once(tmp_path):
 
 def test_workers_and_stretches_change_nothing(tmp_path, monkeypatch):
     source = write_documents(tmp_path / "text.txt", 120)
-    monkeypatch.setattr(shards, "_STRETCH", 2000)
-    for workers in (1, 3):
-        build_corpus([str(source)], tmp_path / f"by-{workers}", CorpusOptions(**OPTIONS | {"workers": workers}))
+    monkeypatch.setattr(workers, "_STRETCH", 2000)
+    for number in (1, 3):
+        build_corpus([str(source)], tmp_path / f"by-{number}", CorpusOptions(**OPTIONS | {"workers": number}))
     assert all_bytes(tmp_path / "by-1") == all_bytes(tmp_path / "by-3")
 
 
 def test_a_build_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     source = write_documents(tmp_path / "text.txt", 200)
-    monkeypatch.setattr(shards, "_STRETCH", 2000)
+    monkeypatch.setattr(workers, "_STRETCH", 2000)
     options = CorpusOptions(**OPTIONS | {"shard_tokens": 1500})
     whole = build_corpus([str(source)], tmp_path / "whole", options)
     assert len(whole["shards"]) > 3
-    write = shards._Shard.write
+    write = shards.ShardWriter.write
     written = []
 
     def fails(self, path):
@@ -176,7 +177,7 @@ def test_a_build_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatc
         return write(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards._Shard, "write", fails)
+        patch.setattr(shards.ShardWriter, "write", fails)
         with pytest.raises(FolderError, match="No space left on device: finished shards stay; repeat the command"):
             build_corpus([str(source)], tmp_path / "cut", options)
     assert not (tmp_path / "cut" / MANIFEST).exists()
@@ -199,7 +200,7 @@ def test_a_build_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatc
 
 def test_a_shard_cut_short_is_named_and_made_anew(tmp_path, monkeypatch):
     source = write_documents(tmp_path / "text.txt", 200)
-    monkeypatch.setattr(shards, "_STRETCH", 2000)
+    monkeypatch.setattr(workers, "_STRETCH", 2000)
     options = CorpusOptions(**OPTIONS | {"shard_tokens": 1500})
     build_corpus([str(source)], tmp_path / "corpus", options)
     whole = all_bytes(tmp_path / "corpus")
@@ -404,10 +405,8 @@ The end.{{cite|a={{b|c}}}}<ref name="a">A</ref>
     assert plain == ["One line and a town.", "The end."]
 
 
-def test_many_references_take_no_longer_than_they_should():
-    began = time.process_time()
-    paragraphs_of("A word.<ref>a</ref> " * 6000)
-    assert time.process_time() - began < 20
+def test_every_one_of_many_references_is_taken_out():
+    assert paragraphs_of("A word.<ref>a</ref> " * 3000) == [("A word. " * 3000).strip()]
 
 
 def test_folders_of_folders_and_licences(tmp_path):

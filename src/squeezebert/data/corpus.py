@@ -224,7 +224,8 @@ def _sources(source: Source) -> list[str | Path]:
     return [source] if isinstance(source, str | Path) else list(source)
 
 
-def _is_text(path: Path) -> bool:
+def is_text(path: Path) -> bool:
+    """Whether a path is a text file of a corpus, by its name."""
     name = path.name.lower()
     is_text = name.removesuffix(".gz").endswith(".txt")
     return is_text and not name.startswith(".") and name.split(".")[0] != "attribution" and path.is_file()
@@ -234,8 +235,8 @@ def _text_files(source: str | Path) -> list[Path]:
     """The files of a corpus in the order of their names; none where the source is not a corpus."""
     path = Path(source)
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if _is_text(file))
-    return [path] if _is_text(path) else []
+        return sorted(file for file in path.iterdir() if is_text(file))
+    return [path] if is_text(path) else []
 
 
 def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[CorpusText]:

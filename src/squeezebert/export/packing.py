@@ -1,7 +1,7 @@
 """An ONNX graph in, the same with its word embeddings in 4 bits out. Serves `quantize.py`.
 
-Word embeddings are half of a small model's file. onnxruntime has an operator for tables of 4 bits, but it decodes one
-number at a time; here plain operators, which every engine has, take a half of all bytes at once.
+Word embeddings are half of a small model's file. onnxruntime has an operator of its own for tables of 4 bits; plain
+operators, as here, run on every engine, and look up and unpack only the rows of a text.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ from squeezebert.training.trainer import Report, duration
 MILESTONES = "milestones"
 
 
-class StepTrainer(Trainer):
+class StepTrainer(Trainer, ABC):
     """A Trainer on batches made beforehand; it measures on held-out ones and logs rows.
 
     Subclasses say what a batch's loss is (`compute_loss`, which calls `count`) and what is measured (`measure`).
@@ -41,12 +42,13 @@ class StepTrainer(Trainer):
         self._since: float | None = None
         self._seconds, self._tokens = 0.0, 0
         # Of this process, since the last row of the log; on its device, so that nothing waits for them
-        self._counted = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self._counted_loss = torch.zeros((), device=self.args.device)
+        self._counted_tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._counted_from = 0
 
+    @abstractmethod
     def measure(self) -> dict[str, Any]:
         """Return what is measured on the held-out batches, `loss` among it."""
-        raise NotImplementedError
 
     def told(self, row: dict[str, Any]) -> str:
         """Return what to say of a row of the log, beside its place."""
@@ -83,19 +85,21 @@ class StepTrainer(Trainer):
 
     def count(self, loss: Tensor, mask_BT: Tensor) -> None:
         """Count a batch's part of its step's loss, and its tokens, for the next row of the log."""
-        self._counted += torch.stack([loss.detach().double(), mask_BT.sum().double()])
+        self._counted_loss += loss.detach().float()
+        self._counted_tokens += mask_BT.sum()
 
     def _take_counts(self) -> float:
         """Add the tokens of all processes since the last row, and return the mean loss of the steps."""
-        counted = self._counted.clone()
         if self.args.world_size > 1:
-            torch.distributed.all_reduce(counted)
-        loss, tokens = (float(one) for one in counted.tolist())
+            torch.distributed.all_reduce(self._counted_loss)
+            torch.distributed.all_reduce(self._counted_tokens)
         steps = self.state.global_step - self._counted_from
-        self._counted.zero_()
+        loss: float = self._counted_loss.item() / max(steps, 1) / self.args.world_size
+        self._tokens += int(self._counted_tokens)
+        self._counted_loss.zero_()
+        self._counted_tokens.zero_()
         self._counted_from = self.state.global_step
-        self._tokens += round(tokens)
-        return float(loss / max(steps, 1) / self.args.world_size)
+        return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nobody asks for them."""

@@ -16,8 +16,8 @@ from transformers.utils import logging
 
 from squeezebert.data.corpus import tokenizer_hash
 from squeezebert.data.options import CorpusOptions
+from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
-from squeezebert.data.pretraining.shards import build_corpus
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining

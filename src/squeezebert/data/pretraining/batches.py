@@ -60,12 +60,11 @@ class Masking:
         Of the tokens asked for, 80 % become the mask, 10 % another token, 10 % stay. Each row asks for one at least.
         """
         drawn = np.where(may_BT, random.random(ids_BT.shape), 2.0)
-        drawn[np.arange(len(drawn)), drawn.argmin(axis=1)] *= self.share
         if self.whole_words:
             # Each piece takes the number that was drawn for the first one of its word
             first = np.where(self.begins_word[ids_BT] | ~may_BT, np.arange(ids_BT.shape[1]), 0)
             drawn = np.take_along_axis(drawn, np.maximum.accumulate(first, axis=1), axis=1)
-        asked = may_BT & (drawn < self.share)
+        asked = may_BT & ((drawn < self.share) | (drawn == drawn.min(axis=1, keepdims=True)))
         fate = random.random(ids_BT.shape)
         others = self.ordinary[random.integers(0, len(self.ordinary), ids_BT.shape)]
         hidden = np.where(asked & (fate < 0.8), self.mask, np.where(asked & (fate >= 0.9), others, ids_BT))

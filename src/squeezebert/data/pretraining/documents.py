@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from squeezebert.data.corpus import read_texts
+from squeezebert.data.corpus import is_text, read_texts
 from squeezebert.files.errors import TableError
 
 _DUMP_ENDINGS = (".xml", ".xml.bz2", ".xml.gz")
@@ -80,9 +80,7 @@ def _text_files(source: str) -> str | list[Path]:
 
 
 def _is_text(path: Path) -> bool:
-    name = path.name.lower()
-    told = name.split(".")[0] in (*_NOTICES, "readme")
-    return path.is_file() and name.removesuffix(".gz").endswith(".txt") and not told and not name.startswith(".")
+    return is_text(path) and path.name.lower().split(".")[0] not in (*_NOTICES, "readme")
 
 
 def _wikipedia(path: Path) -> Iterator[RawDocument]:

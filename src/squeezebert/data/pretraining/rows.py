@@ -13,7 +13,8 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from squeezebert.data.corpus import tokenizer_hash
-from squeezebert.data.pretraining.shards import MANIFEST, TOKENIZER, read_shard
+from squeezebert.data.pretraining.building import MANIFEST, TOKENIZER
+from squeezebert.data.pretraining.shards import read_shard
 from squeezebert.files.errors import FolderError, OptionError
 
 SHORTEST_ROW = 16

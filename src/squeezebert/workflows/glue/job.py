@@ -36,7 +36,7 @@ Report = Callable[[str], None]
 
 _BEGUN = "begun.json"
 # What changes how a run goes about it, and not what comes of it
-_HARMLESS = {"report_to", "save_every", "cache_teacher", "cache_gigabytes"}
+_HARMLESS = {"report_to", "cache_teacher", "cache_gigabytes"}
 
 
 def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
@@ -93,14 +93,18 @@ def _one_place(one: Any, other: Any) -> bool:
 
 
 def digest_of(job: Job) -> str:
-    """Return a hash of the rows that a run learns from and is scored on."""
-    data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
+    """Return a hash of the rows that a run learns from and is scored on; computed once a process."""
+    key = job.cell.task, job.data_dir, job.test, job.skip_bad_rows
+    if key in _digests:
+        return _digests[key]
+    data = read_task(*key)
     digest = hashlib.sha256()
     for name, examples in {"train": data.labelled.train, **data.dev}.items():
         digest.update(name.encode())
         for example in examples:
             digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    _digests[key] = digest.hexdigest()
+    return _digests[key]
 
 
 def answer_test(job: Job, report: Report) -> None:
@@ -222,6 +226,7 @@ def _answer(
 
 
 _read: dict[tuple[str, str, bool, bool], GlueData] = {}
+_digests: dict[tuple[str, str, bool, bool], str] = {}
 
 
 def read_task(task: str, source: str, test: bool, skip_bad_rows: bool) -> GlueData:
