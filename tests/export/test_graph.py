@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,6 +32,23 @@ CONFIGURATIONS = {
         "layer_norm_eps": 1e-5,
     },
     "factorised": {"embedding_size": 16, "hidden_act": "relu", "num_hidden_layers": 1, "type_vocab_size": 1},
+}
+
+# Heads and inner channels differ, and the layers between which scales travel have holes
+NARROW: dict[str, dict[str, Any]] = {
+    "narrow, with halves left out": {
+        "num_hidden_layers": 4,
+        "kept_heads": [0, 2, 0, 3],
+        "intermediate_size": [24, 40, 0, 0],
+        "intermediate_act": ["relu", "gelu", "gelu", "gelu"],
+        "q_groups": 2,
+        "v_groups": [4, 2, 2, 1],
+        "k_groups": [4, 2, 2, 4],
+        "q_rank": [0, 3, 0, 0],
+        "embedding_size": 16,
+    },
+    "the last layer without attention": {"num_hidden_layers": 2, "kept_heads": [4, 0], "intermediate_size": [0, 32]},
+    "the last layer left out": {"num_hidden_layers": 2, "kept_heads": [4, 0], "intermediate_size": [32, 0]},
 }
 
 NO_BLOCKS = dict.fromkeys(GROUP_FIELDS, 0)
@@ -117,6 +135,26 @@ def test_torch_is_repeated(exported, name, shape):
     session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"))
     feed = batch(shape, model.config.type_vocab_size)
     assert session.run(["logits"], feed)[0] == pytest.approx(expected(model, feed), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_halves_that_are_left_out_are_no_part_of_the_graph(name, tmp_path):
+    model = tiny_model(seed=3, **NARROW[name])
+    with torch.no_grad():
+        for block in model.transformer.encoder.layers:
+            for half in (block.post_attention, block.output):
+                if half is not None:
+                    half.layernorm.bias[3] = 30.0
+    ids = torch.from_numpy(batch((4, 20))["input_ids"])
+    scales = find_scales(model, [(ids, torch.zeros_like(ids))])
+    assert any(s.attention is not None or s.up is not None for s in scales)
+    write_graph(model, tmp_path / "model.onnx", 20)
+    write_graph(model, tmp_path / "scaled.onnx", 20, scales)
+    quantize_graph(tmp_path / "scaled.onnx", tmp_path / "quantised.onnx")
+    feed = batch((3, 9))
+    for file, near in (("model", 1e-5), ("scaled", 1e-4), ("quantised", 0.3)):
+        session = onnxruntime.InferenceSession(str(tmp_path / f"{file}.onnx"))
+        assert session.run(["logits"], feed)[0] == pytest.approx(expected(model, feed), abs=near)
 
 
 def test_padding_changes_nothing(exported):

@@ -37,19 +37,28 @@ _NOTHING = 1e-30
 class Block(nn.Module):
     """One encoder block; with `first_only` it returns the first token's state alone, (B, C).
 
-    Its input arrives divided by `scales.attention`, and its output leaves divided by `next_scale_C`.
+    Its input arrives divided by `scales.attention`, or without attention by `scales.up`, and its output leaves divided
+    by `next_scale_C`. A half that the model leaves out hands on what it reads.
     """
 
-    def __init__(
-        self, layer: nn.Module, heads: int, first_only: bool, scales: BlockScales, next_scale_C: Tensor | None
-    ) -> None:
+    def __init__(self, layer: nn.Module, first_only: bool, scales: BlockScales, next_scale_C: Tensor | None) -> None:
         super().__init__()
         source = cast(Any, layer)
-        self.heads, self.first_only = heads, first_only
+        self.first_only = first_only
+        self.attends, self.feeds_forward = source.attention is not None, source.intermediate is not None
         self.attention_scale: Tensor | None
         self.up_scale: Tensor | None
+        self.register_buffer("attention_scale", scales.attention)
+        self.register_buffer("up_scale", scales.up)
+        if self.attends:
+            self._write_attention(source, scales, scales.up if self.feeds_forward else next_scale_C)
+        if self.feeds_forward:
+            self._write_feed_forward(source, scales, next_scale_C)
+
+    def _write_attention(self, source: Any, scales: BlockScales, next_scale_C: Tensor | None) -> None:
         self.shared_down: Tensor | None
         attention, reduced = source.attention, scales.reduced
+        self.heads = attention.heads
         self.query, self.key, self.value = (
             write_matrix(projection, scales.attention, reduced.get(name), factor, attention.down)
             for name, projection, factor in (
@@ -63,17 +72,28 @@ class Block(nn.Module):
             shared = scaled_down(attention.down, scales.attention, reduced.get("q"))
         self.register_buffer("shared_down", shared)
         self.after = write_matrix(source.post_attention.conv1d, None, reduced.get("post_attention"))
-        self.after_norm = _divide_norm(source.post_attention.layernorm, scales.up)
+        self.after_norm = _divide_norm(source.post_attention.layernorm, next_scale_C)
+
+    def _write_feed_forward(self, source: Any, scales: BlockScales, next_scale_C: Tensor | None) -> None:
+        reduced = scales.reduced
         self.up = write_matrix(source.intermediate.conv1d, scales.up, reduced.get("intermediate"))
         self.act = source.intermediate.act
         self.down = write_matrix(source.output.conv1d, scales.down, reduced.get("output"))
         self.down_norm = _divide_norm(source.output.layernorm, next_scale_C)
-        self.register_buffer("attention_scale", scales.attention)
-        self.register_buffer("up_scale", scales.up)
         self.down_factors = nn.ParameterList(() if scales.down is None else (1.0 / scales.down).chunk(self.up.pieces))
 
     def forward(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
         """Return the block's output (N, C); `keep_BT` is 1 for text and 0 for padding."""
+        if self.attends:
+            x_NC = self.attention_half(x_NC, keep_BT)
+        elif self.first_only:
+            x_NC = Channels([x_NC]).first(keep_BT.shape[0]).whole
+        if not self.feeds_forward:
+            return x_NC
+        return cast(Tensor, self.down_norm(self.feed_forward(x_NC) + _times(x_NC, self.up_scale)))
+
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+        """Attention, its output projection, residual sum and LayerNorm."""
         batch = keep_BT.shape[0]
         x = Channels([x_NC], None if self.shared_down is None else torch.matmul(x_NC, self.shared_down))
         own = x.first(batch) if self.first_only else x
@@ -83,8 +103,7 @@ class Block(nn.Module):
         )
         context_NC = self.attend(query_NC, key_NC, value_NC, keep_BT)
         own_NC = _times(own.whole, self.attention_scale)
-        own_NC = self.after_norm(Channels(self.after(Channels([context_NC]))).whole + own_NC)
-        return cast(Tensor, self.down_norm(self.feed_forward(own_NC) + _times(own_NC, self.up_scale)))
+        return cast(Tensor, self.after_norm(Channels(self.after(Channels([context_NC]))).whole + own_NC))
 
     def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
         """Return the context (N, C).
@@ -128,11 +147,16 @@ class ClassifierGraph(nn.Module):
         embeddings = encoder.embeddings
         self.words, self.kinds = embeddings.word_embeddings, embeddings.token_type_embeddings
         self.register_buffer("positions", embeddings.position_embeddings.weight.detach().float())
-        scales = [*(scales or [BlockScales()] * len(blocks)), BlockScales()]
-        self.norm, self.projection = _divide_norm(embeddings.LayerNorm, scales[0].attention), embeddings.projection
-        last, heads = len(blocks) - 1, model.config.num_attention_heads
+        scales = scales or [BlockScales()] * len(blocks)
+        arriving: list[Tensor | None] = [None]  # what each block's input is divided by, from the last block on
+        for block, of_block in zip(reversed(blocks), reversed(scales), strict=True):
+            halves = ((block.attention, of_block.attention), (block.intermediate, of_block.up))
+            arriving.append(next((scale for half, scale in halves if half is not None), arriving[-1]))
+        arriving.reverse()
+        self.norm, self.projection = _divide_norm(embeddings.LayerNorm, arriving[0]), embeddings.projection
+        last = len(blocks) - 1
         self.blocks = nn.ModuleList(
-            Block(block, heads, i == last, scales[i], scales[i + 1].attention) for i, block in enumerate(blocks)
+            Block(block, i == last, scales[i], arriving[i + 1]) for i, block in enumerate(blocks)
         )
         self.pooler = encoder.pooler.dense
         # Logits divided by the temperature: whatever engine takes their softmax gets calibrated probabilities

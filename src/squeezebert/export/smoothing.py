@@ -69,10 +69,13 @@ def find_scales(
         if layer.up is not None:
             note(reduced, layer, layer.reduce(x, group_major).abs().amax(dim=0))
 
-    hooks = [block.attention.register_forward_hook(read_attention) for block in blocks]
+    hooks = []
     for block in blocks:
-        for layer in (block.post_attention.conv1d, block.intermediate.conv1d, block.output.conv1d):
-            hooks.append(layer.register_forward_hook(read_layer))
+        if block.attention is not None:
+            hooks.append(block.attention.register_forward_hook(read_attention))
+        for half in (block.post_attention, block.intermediate, block.output):
+            if half is not None:
+                hooks.append(half.conv1d.register_forward_hook(read_layer))
     try:
         with torch.no_grad():
             for ids, types in inputs:
@@ -82,35 +85,41 @@ def find_scales(
             hook.remove()
     # Between the embeddings' LayerNorm, which would take the scale up, and the first block may lie a projection
     projected = model.transformer.embeddings.projection is not None
-    return [_block_scales(block, largest, reduced, projected and i == 0) for i, block in enumerate(blocks)]
+    found = []
+    for block in blocks:
+        found.append(_block_scales(block, largest, reduced, projected))
+        projected &= block.attention is None and block.intermediate is None
+    return found
 
 
 def _block_scales(
     block: Any, largest: Mapping[nn.Module, Tensor], reduced: Mapping[nn.Module, Tensor], projected: bool
 ) -> BlockScales:
-    attention, after = block.attention, block.post_attention.conv1d
-    up, down = block.intermediate.conv1d, block.output.conv1d
-    readers = (attention.query, attention.key, attention.value)
-    scales = {
-        "attention": None if projected else _outliers(largest[attention], max(layer.groups for layer in readers)),
-        "up": _outliers(largest[up], up.groups),
-        "down": _outliers(largest[down], down.groups),
-    }
-    inputs = {
-        "q": (readers[0], largest[attention], scales["attention"]),
-        "k": (readers[1], largest[attention], scales["attention"]),
-        "v": (readers[2], largest[attention], scales["attention"]),
-        "post_attention": (after, largest[after], None),
-        "intermediate": (up, largest[up], scales["up"]),
-        "output": (down, largest[down], scales["down"]),
-    }
+    scales: dict[str, Tensor | None] = {}
+    inputs: dict[str, tuple[GroupedLinear, Tensor, Tensor | None]] = {}
+    attention = block.attention
+    readers: list[GroupedLinear] = [] if attention is None else [attention.query, attention.key, attention.value]
+    if attention is not None:
+        after = block.post_attention.conv1d
+        if not projected:
+            scales["attention"] = _outliers(largest[attention], max(layer.groups for layer in readers))
+        for name, layer in zip("qkv", readers, strict=True):
+            inputs[name] = layer, largest[attention], scales.get("attention")
+        inputs["post_attention"] = after, largest[after], None
+    if block.intermediate is not None:
+        up, down = block.intermediate.conv1d, block.output.conv1d
+        if attention is not None or not projected:
+            scales["up"] = _outliers(largest[up], up.groups)
+        scales["down"] = _outliers(largest[down], down.groups)
+        inputs["intermediate"] = up, largest[up], scales.get("up")
+        inputs["output"] = down, largest[down], scales["down"]
     balanced = {
         name: _balance([layer], reduced[layer], largest_C, scale_C)
         for name, (layer, largest_C, scale_C) in inputs.items()
         if layer.up is not None
     }
-    if attention.down is not None:  # one reduced input, one scale
-        shared = _balance(readers, reduced[readers[0]], largest[attention], scales["attention"])
+    if attention is not None and attention.down is not None:  # one reduced input, one scale
+        shared = _balance(readers, reduced[readers[0]], largest[attention], scales.get("attention"))
         balanced |= dict.fromkeys("qkv", shared)
     return BlockScales(**scales, reduced=balanced)
 

@@ -23,6 +23,8 @@ GROUP_FIELDS = (
 # The ranks of their low-rank remainders, in the same order.
 RANK_FIELDS = tuple(field.replace("_groups", "_rank") for field in GROUP_FIELDS)
 QKV_RANKS = RANK_FIELDS[:3]
+# What can be a list with one value a layer
+_LAYER_FIELDS = (*GROUP_FIELDS, *RANK_FIELDS, "intermediate_size", "kept_heads", "intermediate_act")
 # Model types whose weights are those of a SqueezeBERT with groups = 1, with the name people know.
 TRANSLATED_TYPES = {"bert": "BERT", "electra": "ELECTRA"}
 # The only epsilon that transformers' SqueezeBERT computes with inside its blocks, whatever its config says.
@@ -40,6 +42,11 @@ class SqueezeBertConfig(PreTrainedConfig):
       all layers or a list with one number a layer;
     - `shared_qkv_rank` lets query, key and value share the first factor of their remainders, so that one product
       makes the reduced input of all three: at equal multiply-adds the rank is 1.5 times as large;
+    - `intermediate_size` may be a list with one width a layer, and `kept_heads` says how many of the
+      `num_attention_heads` each layer has (all by default); a head's size stays `hidden_size / num_attention_heads`.
+      0 leaves the feed-forward network, or attention, of a layer out: what it reads is what it hands on;
+    - `intermediate_act` is the activation of the feed-forward networks, one for all layers or one a layer, where it
+      is not `hidden_act`;
     - `channel_order` notes, for a model whose channels were put in another order when it was squeezed, which channel
       of the original's hidden states each of its own is; it changes nothing that is computed;
     - `layer_norm_eps` is used in every LayerNorm;
@@ -57,7 +64,7 @@ class SqueezeBertConfig(PreTrainedConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    intermediate_size: int | list[int] = 3072
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
@@ -68,6 +75,10 @@ class SqueezeBertConfig(PreTrainedConfig):
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    # None: all of num_attention_heads
+    kept_heads: int | list[int] | None = None
+    # None: hidden_act
+    intermediate_act: str | list[str] | None = None
     # None: as wide as hidden_size
     embedding_size: int | None = None
     q_groups: int | list[int] = 4
@@ -89,10 +100,15 @@ class SqueezeBertConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.embedding_size is None:
             self.embedding_size = self.hidden_size
-        for field in (*GROUP_FIELDS, *RANK_FIELDS):
+        for field in _LAYER_FIELDS:
             value = getattr(self, field)
             if isinstance(value, (list, tuple)) and len(set(value)) == 1 and len(value) == self.num_hidden_layers:
                 setattr(self, field, value[0])  # a uniform list and its number are one configuration
+        # What is as it is without saying so is one configuration with what is not said
+        if self.kept_heads == self.num_attention_heads:
+            self.kept_heads = None
+        if self.intermediate_act == self.hidden_act:
+            self.intermediate_act = None
         super().__post_init__(**kwargs)
 
     def check_sizes(self) -> None:
@@ -104,7 +120,7 @@ class SqueezeBertConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        for field in (*GROUP_FIELDS, *RANK_FIELDS):
+        for field in _LAYER_FIELDS:
             value = getattr(self, field)
             if isinstance(value, (list, tuple)) and len(value) != self.num_hidden_layers:
                 raise ValueError(
@@ -112,6 +128,14 @@ class SqueezeBertConfig(PreTrainedConfig):
                     "give one number for all layers, or one a layer"
                 )
         for layer in range(self.num_hidden_layers):
+            heads, width = self.heads(layer), self.width(layer)
+            if not 0 <= heads <= self.num_attention_heads:
+                raise ValueError(
+                    f"kept_heads = {heads} in layer {layer}: expected 0 to {self.num_attention_heads}, the "
+                    "num_attention_heads"
+                )
+            if width < 0:
+                raise ValueError(f"intermediate_size = {width} in layer {layer}: expected 0 or more")
             for field, rank_field in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
                 self._check_shape(field, rank_field, layer)
             ranks = [self.rank(field, layer) for field in QKV_RANKS]
@@ -122,9 +146,10 @@ class SqueezeBertConfig(PreTrainedConfig):
 
     def _check_shape(self, field: str, rank_field: str, layer: int) -> None:
         groups, rank = self.groups(field, layer), self.rank(rank_field, layer)
-        widths = [self.hidden_size]
-        if field in ("intermediate_groups", "output_groups"):
-            widths.append(self.intermediate_size)
+        feed_forward = field in ("intermediate_groups", "output_groups")
+        widths = [self.hidden_size, self.width(layer) if feed_forward else self.attention_width(layer)]
+        if not widths[1]:
+            return  # left out
         if groups < 0 or rank < 0:
             raise ValueError(f"{field} = {groups} and {rank_field} = {rank} in layer {layer}: expected 0 or more")
         if groups == 0 and rank == 0:
@@ -148,6 +173,23 @@ class SqueezeBertConfig(PreTrainedConfig):
         """Return the rank of one matrix's remainder: `field` of `RANK_FIELDS` in block `layer`, from 0."""
         return self._of_layer(field, layer)
 
+    def width(self, layer: int) -> int:
+        """Return how many channels the feed-forward network of block `layer` has between its halves."""
+        return self._of_layer("intermediate_size", layer)
+
+    def heads(self, layer: int) -> int:
+        """Return how many attention heads block `layer` has."""
+        return self.num_attention_heads if self.kept_heads is None else self._of_layer("kept_heads", layer)
+
+    def attention_width(self, layer: int) -> int:
+        """Return how many channels the heads of block `layer` have together."""
+        return self.heads(layer) * (self.hidden_size // self.num_attention_heads)
+
+    def activation(self, layer: int) -> str:
+        """Return the name of the activation in the feed-forward network of block `layer`."""
+        value = self.hidden_act if self.intermediate_act is None else self.intermediate_act
+        return value[layer] if isinstance(value, (list, tuple)) else value
+
     def _of_layer(self, field: str, layer: int) -> int:
         value = getattr(self, field)
         return int(value[layer] if isinstance(value, (list, tuple)) else value)
@@ -158,6 +200,9 @@ class SqueezeBertConfig(PreTrainedConfig):
         return (
             self.embedding_size == self.hidden_size
             and self.layer_norm_eps == TRANSFORMERS_BLOCK_EPSILON
+            and isinstance(self.intermediate_size, int)
+            and self.kept_heads is None
+            and self.intermediate_act is None
             and all(isinstance(getattr(self, field), int) and getattr(self, field) > 0 for field in GROUP_FIELDS)
             and all(getattr(self, field) == 0 for field in RANK_FIELDS)
         )

@@ -198,6 +198,7 @@ class SqueezeBertSelfAttention(nn.Module):
         self.config = config
         C = config.hidden_size
         self.head_size = C // config.num_attention_heads
+        self.heads, width = config.heads(layer), config.attention_width(layer)
         self.scaling = self.head_size**-0.5
         self.is_causal = False
         rank = config.rank("q_rank", layer)
@@ -205,12 +206,12 @@ class SqueezeBertSelfAttention(nn.Module):
         self.down = nn.Parameter(torch.empty(rank, C)) if config.shared_qkv_rank and rank else None
         self.query, self.key, self.value = (
             GroupedLinear(
-                C, C, config.groups(f"{name}_groups", layer), config.rank(f"{name}_rank", layer), self.down is None
+                C, width, config.groups(f"{name}_groups", layer), config.rank(f"{name}_rank", layer), self.down is None
             )
             for name in "qkv"
         )
         groups = self.query.groups if self.query.groups == self.key.groups == self.value.groups else 0
-        whole_heads = groups > 1 and config.num_attention_heads % groups == 0
+        whole_heads = groups > 1 and self.heads % groups == 0
         self.shared_groups = groups if whole_heads else None
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
@@ -255,7 +256,7 @@ class SqueezeBertSelfAttention(nn.Module):
             dropout=dropout,
             **kwargs,
         )
-        return context_BTHD.reshape(B, T, C), probabilities_BHTT
+        return context_BTHD.reshape(B, T, -1), probabilities_BHTT
 
 
 class SqueezeBertResidual(nn.Module):
@@ -276,33 +277,39 @@ class SqueezeBertResidual(nn.Module):
 class SqueezeBertIntermediate(nn.Module):
     """The widening half of the feed-forward network (FFN2 in the paper) and its activation."""
 
-    def __init__(self, config: SqueezeBertConfig, groups: int, rank: int) -> None:
+    def __init__(self, config: SqueezeBertConfig, layer: int, groups: int, rank: int) -> None:
         super().__init__()
-        self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, groups, rank)
-        self.act = ACT2FN[config.hidden_act]
+        self.conv1d = GroupedLinear(config.hidden_size, config.width(layer), groups, rank)
+        self.act = ACT2FN[config.activation(layer)]
 
     def forward(self, x: Tensor, group_major: bool = False, reduced_NR: Tensor | None = None) -> Tensor:
         return cast(Tensor, self.act(self.conv1d(x, group_major, reduced_NR)))
 
 
 class SqueezeBertLayer(GradientCheckpointingLayer):
-    """One block: attention and its output projection (FFN1), then the feed-forward network (FFN2, FFN3)."""
+    """One block: attention and its output projection (FFN1), then the feed-forward network (FFN2, FFN3).
+
+    A half that the configuration leaves out is None.
+    """
 
     def __init__(self, config: SqueezeBertConfig, layer: int) -> None:
         super().__init__()
-        C = config.hidden_size
-        self.attention = SqueezeBertSelfAttention(config, layer)
 
         def shape(name: str) -> tuple[int, int]:
             return config.groups(f"{name}_groups", layer), config.rank(f"{name}_rank", layer)
 
-        self.post_attention = SqueezeBertResidual(config, C, *shape("post_attention"))
-        self.intermediate = SqueezeBertIntermediate(config, *shape("intermediate"))
-        self.output = SqueezeBertResidual(config, config.intermediate_size, *shape("output"))
+        A, F = config.attention_width(layer), config.width(layer)
+        self.attention = SqueezeBertSelfAttention(config, layer) if A else None
+        self.post_attention = SqueezeBertResidual(config, A, *shape("post_attention")) if A else None
+        self.intermediate = SqueezeBertIntermediate(config, layer, *shape("intermediate")) if F else None
+        self.output = SqueezeBertResidual(config, F, *shape("output")) if F else None
 
     def forward(self, x_BTC: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
-        context_BTC, _ = self.attention(x_BTC, attention_mask, **kwargs)
-        x_BTC = self.post_attention(context_BTC, x_BTC)
+        if self.attention is not None and self.post_attention is not None:
+            context_BTC, _ = self.attention(x_BTC, attention_mask, **kwargs)
+            x_BTC = self.post_attention(context_BTC, x_BTC)
+        if self.intermediate is None or self.output is None:
+            return x_BTC
         groups = self.intermediate.conv1d.groups
         if groups <= 1 or groups != self.output.conv1d.groups:
             return cast(Tensor, self.output(self.intermediate(x_BTC), x_BTC))

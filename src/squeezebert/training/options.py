@@ -187,7 +187,9 @@ class ShapeOptions:
     one and a half times as much at the same cost."""
     shape: str | None = None
     """YAML file with the shape of every matrix: `q_groups: 4` or `[4, 4, 2, ...]`, one number a layer, and so on for
-    k, v, post_attention, intermediate and output, and `q_rank: 32` and so on; `shared_qkv_rank: true`."""
+    k, v, post_attention, intermediate and output, and `q_rank: 32` and so on; `shared_qkv_rank: true`. Also fewer
+    heads and inner channels, `kept_heads: [12, 6, ...]` and `intermediate_size: 1024`, 0 to leave that half of a
+    layer out, and `intermediate_act: relu`."""
     conversion: Literal["fitted", "slices"] = "fitted"
     """Fit each matrix to what the dense model computes on the text, or only cut its weights."""
     regroup: bool = True

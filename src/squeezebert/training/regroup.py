@@ -148,7 +148,7 @@ def assign_groups(
 def reorder(model: Model, orders: Orders) -> Model:
     """Return a copy of a dense model with its channels in `orders`; its answers are the same."""
     new = copy.deepcopy(model)
-    C, H = new.config.hidden_size, new.config.num_attention_heads
+    C = new.config.hidden_size
     s = orders.stream
     before = new.config.channel_order or list(range(C))
     after = [before[channel] for channel in s.tolist()]
@@ -162,14 +162,17 @@ def reorder(model: Model, orders: Orders) -> Model:
     else:
         _reorder(embeddings.projection, s, None)
     for block, heads, inner in zip(encoder.encoder.layers, orders.heads, orders.inner, strict=True):
-        rows = torch.arange(C).view(H, -1)[heads].flatten()
-        for matrix in (block.attention.query, block.attention.key, block.attention.value):
-            _reorder(matrix, rows, s)
-        _reorder(block.post_attention.conv1d, s, rows)
-        _reorder(block.intermediate.conv1d, inner, s)
-        _reorder(block.output.conv1d, s, inner)
-        _reorder_norm(block.post_attention.layernorm, s)
-        _reorder_norm(block.output.layernorm, s)
+        if block.attention is not None:
+            attention = block.attention
+            rows = torch.arange(attention.heads * attention.head_size).view(attention.heads, -1)[heads].flatten()
+            for matrix in (attention.query, attention.key, attention.value):
+                _reorder(matrix, rows, s)
+            _reorder(block.post_attention.conv1d, s, rows)
+            _reorder_norm(block.post_attention.layernorm, s)
+        if block.intermediate is not None:
+            _reorder(block.intermediate.conv1d, inner, s)
+            _reorder(block.output.conv1d, s, inner)
+            _reorder_norm(block.output.layernorm, s)
     encoder.pooler.dense.weight.copy_(encoder.pooler.dense.weight[:, s])
     _reorder_head(new, s)
     return new
@@ -188,9 +191,9 @@ def align(teacher: Any, student: SqueezeBertPreTrainedModel) -> Any:
             f"the student's channels are in another order than those of this {type(teacher).__name__}: "
             "load the teacher with squeezebert's classes"
         )
-    H, layers = teacher.config.num_attention_heads, teacher.config.num_hidden_layers
-    inner = torch.arange(teacher.config.intermediate_size)
-    return reorder(teacher, Orders(stream, [torch.arange(H)] * layers, [inner] * layers, 0.0))
+    config, layers = teacher.config, range(teacher.config.num_hidden_layers)
+    heads, inner = ([torch.arange(count(i)) for i in layers] for count in (config.heads, config.width))
+    return reorder(teacher, Orders(stream, heads, inner, 0.0))
 
 
 def stream_order(teacher: Any, student: SqueezeBertPreTrainedModel) -> Tensor | None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.activations import ACT2FN
 
 from squeezebert.files.errors import OptionError
 from squeezebert.model.configuration import GROUP_FIELDS, QKV_RANKS, RANK_FIELDS, SqueezeBertConfig
+from squeezebert.training.narrowing import NARROWED, narrows_model
 from squeezebert.training.options import ShapeOptions
 
 _SQUEEZED = tuple(field for field in GROUP_FIELDS if field != "post_attention_groups")
@@ -69,7 +71,7 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
 
     Raises `OptionError` that names the option as it was typed, and what would fit.
     """
-    widths = config.hidden_size, config.intermediate_size
+    widths = config.hidden_size, max(config.width(layer) for layer in range(config.num_hidden_layers))
     sizes = f"hidden_size {widths[0]} and intermediate_size {widths[1]}"
     fits = [groups for groups in range(1, min(widths) + 1) if not any(width % groups for width in widths)]
     groups = options.groups if options.groups is not None or not options.rank else _GROUPS_BESIDE_RANK
@@ -86,6 +88,7 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
     squeezed = SqueezeBertConfig.from_dict({**config.to_dict(), **shape, "model_type": SqueezeBertConfig.model_type})
     try:
         squeezed.check_sizes()
+        narrowed = narrows_model(config, shape)
     except ValueError as error:
         raise OptionError(f"{told}: {error} (groups that divide {sizes}: {', '.join(map(str, fits))})") from error
     layers = range(config.num_hidden_layers)
@@ -96,7 +99,7 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
                 f"{asked}: {rank_field} above 0 beside {field} 1, a dense matrix, which needs no remainder; groups 0 "
                 "is low rank alone, and 2 or more are blocks with a remainder"
             )
-    if all(squeezed.groups(field, layer) == 1 for field in GROUP_FIELDS for layer in layers):
+    if not narrowed and all(squeezed.groups(field, layer) == 1 for field in GROUP_FIELDS for layer in layers):
         raise OptionError(f"{asked}: every matrix stays dense, so nothing is squeezed; ask for other groups than 1")
     before, after = count_weights(config), count_weights(squeezed)
     if after >= before:
@@ -106,12 +109,15 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
 
 def count_weights(config: SqueezeBertConfig) -> int:
     """Return how many weights the matrices of all blocks have, biases left out."""
-    H, F = config.hidden_size, config.intermediate_size
-    sizes = [(H, H)] * 4 + [(H, F), (F, H)]
+    C = config.hidden_size
     total = 0
     for layer in range(config.num_hidden_layers):
+        A, F = config.attention_width(layer), config.width(layer)
+        sizes = [(C, A)] * 3 + [(A, C), (C, F), (F, C)]
         for (inputs, outputs), field, rank_field in zip(sizes, GROUP_FIELDS, RANK_FIELDS, strict=True):
             groups, rank = config.groups(field, layer), config.rank(rank_field, layer)
+            if not inputs or not outputs:  # left out
+                continue
             shared = config.shared_qkv_rank and rank_field in QKV_RANKS[1:]  # counted with the query's
             total += (inputs * outputs // groups if groups else 0) + rank * (outputs + (0 if shared else inputs))
     return total
@@ -119,12 +125,13 @@ def count_weights(config: SqueezeBertConfig) -> int:
 
 def describe_shape(shape: dict[str, Any]) -> str:
     """Return a shape as one line: what is not at its default of a dense matrix."""
-    told = [f"{name} {shape[name]}" for name in (*GROUP_FIELDS, *RANK_FIELDS) if shape.get(name, 1) not in (1, None)]
+    fields = (*GROUP_FIELDS, *RANK_FIELDS, *NARROWED, "intermediate_act")
+    told = [f"{name} {shape[name]}" for name in fields if shape.get(name, 1) not in (1, None)]
     return ", ".join(part for part in told if not part.endswith("_rank 0"))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    known = {*GROUP_FIELDS, *RANK_FIELDS}
+    known = {*GROUP_FIELDS, *RANK_FIELDS, *NARROWED}
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -136,8 +143,16 @@ def _read(path: Path) -> dict[str, Any]:
             if not isinstance(value, bool):
                 raise OptionError(f"--shape {path}: {name}: {value}: expected true or false")
             continue
+        if name == "intermediate_act":
+            for act in value if isinstance(value, list) else [value]:
+                if act not in ACT2FN:
+                    raise OptionError(
+                        f"--shape {path}: {name}: {act}: expected gelu, relu or another of transformers'"
+                    )
+            continue
         if name not in known:
-            raise OptionError(f"--shape {path}: {name} is none of {', '.join(sorted(known))}, shared_qkv_rank")
+            named = ", ".join(sorted([*known, "shared_qkv_rank", "intermediate_act"]))
+            raise OptionError(f"--shape {path}: {name} is none of {named}")
         numbers = value if isinstance(value, list) else [value]
         if not numbers or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
             raise OptionError(f"--shape {path}: {name}: {value}: expected a whole number or a list of them")

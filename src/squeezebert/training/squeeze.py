@@ -22,6 +22,7 @@ from squeezebert.data.examples import Example
 from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertModel, SqueezeBertPreTrainedModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Fitted, Moments, fit, fit_low_rank
+from squeezebert.training.narrowing import NARROWED, narrow, narrows_model, rank_units
 from squeezebert.training.regroup import align
 from squeezebert.training.shapes import describe_shape
 
@@ -29,6 +30,7 @@ Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
 Shape = Mapping[str, Any]
 Fitter = Callable[[Sequence[Moments], Sequence[Tensor], Sequence[GroupedLinear], float, Any], float]
 
+SHAPE_FIELDS = (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank", *NARROWED, "intermediate_act")
 # Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
 RIDGE = 1e-2
 # The same towards a squeezed relative's weights, which know more than a task's text does
@@ -55,11 +57,14 @@ def new_student(model: Model, shape: Shape) -> Model:
     config = copy.deepcopy(model.config)
     if not is_dense(config):
         raise ValueError(f"this model is squeezed already ({describe_shape(shape_of(config))}): squeeze a dense one")
-    unknown = set(shape) - {*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank"}
+    unknown = set(shape) - set(SHAPE_FIELDS)
     if unknown:
         raise ValueError(f"not a part of a shape: {', '.join(sorted(unknown))}")
+    if narrows_model(config, shape):
+        raise ValueError("this shape keeps fewer heads or inner channels than the model has: narrow the model first")
     for name, value in shape.items():
-        setattr(config, name, value)
+        if name not in NARROWED:
+            setattr(config, name, value)
     student = type(model)(config)
     reshaped = {name for name, module in student.named_modules() if isinstance(module, GroupedLinear)}
     kept = {name: value for name, value in model.state_dict().items() if name.removesuffix(".weight") not in reshaped}
@@ -81,11 +86,14 @@ def slice_blocks(model: Model, shape: Shape) -> Model:
     """Return a copy of a dense model in `shape`, of its weights alone: blocks are cut out, remainders are an SVD.
 
     The remainder of a matrix is the best approximation of what its blocks leave out, of query, key and value together
-    where they share a factor. Raises what `new_student` raises.
+    where they share a factor. Heads and inner channels that a shape does not keep are those of the smallest weights.
+    Raises what `new_student` raises, and `ValueError` for a shape that keeps more than there is.
     """
+    if narrows_model(model.config, shape):
+        model = narrow(model, shape, rank_units(model))
     student = new_student(model, shape)
     for old, new in zip(_blocks(model), _blocks(student), strict=True):
-        shared = new.attention.down is not None
+        shared = new.attention is not None and new.attention.down is not None
         for sources, targets in zip(_matrices(old, shared), _matrices(new, shared), strict=True):
             left = []
             for source, target in zip(sources, targets, strict=True):
@@ -120,16 +128,19 @@ def convert(
     """Return a copy of a dense model in `shape` whose matrices are fitted to what the model computes on `batches`.
 
     `batches` are token ids, attention masks and token types, (B, T) each. Dense matrices are fitted as well: they
-    correct what squeezed ones before them lost. Fits are drawn towards the dense model's weights by `ridge`, or
-    towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too. Without `corrects`,
-    each matrix is fitted on the dense model's own inputs instead of the squeezed one's. `fitter` writes the weights of
-    matrices that read one input, from their moments, priors and the ridge, and returns their error: `fit_shapes` by
-    default.
-    Raises what `new_student` raises, and `ValueError` without text.
+    correct what squeezed ones before them lost. Heads and inner channels that the shape does not keep are those that
+    the others can make up for best (`narrowing.py`), and the fits do. Fits are drawn towards the dense model's weights
+    by `ridge`, or towards those of `prior`: a squeezed relative of the model, whose LayerNorms are taken too. Without
+    `corrects`, each matrix is fitted on the dense model's own inputs instead of the squeezed one's. `fitter` writes
+    the weights of matrices that read one input, from their moments, priors and the ridge, and returns their error:
+    `fit_shapes` by default.
+    Raises what `slice_blocks` raises, and `ValueError` without text.
     """
-    student = new_student(model, shape)
+    narrowed = narrow(model, shape, rank_units(model, batches)) if narrows_model(model.config, shape) else model
+    student = new_student(narrowed, shape)
     student.train(False)
-    relatives = _blocks(model if prior is None else prior)
+    narrowed.train(False)
+    relatives = _blocks(narrowed if prior is None else prior)
     if prior is not None:
         norms = {name: value for name, value in prior.base_model.state_dict().items() if ".layernorm." in name}
         student.base_model.load_state_dict(norms, strict=False)
@@ -137,8 +148,9 @@ def convert(
     model.train(False)
     try:
         calibration = Calibration.of(cast(SqueezeBertModel, model.base_model), batches, fitter or fit_shapes, corrects)
-        for layer, (old, new, near) in enumerate(zip(_blocks(model), _blocks(student), relatives, strict=True)):
-            for error in calibration.fit_block(old, new, near, layer, ridge):
+        blocks = zip(_blocks(model), _blocks(narrowed), _blocks(student), relatives, strict=True)
+        for layer, (old, cut, new, near) in enumerate(blocks):
+            for error in calibration.fit_block(old, cut, new, near, layer, ridge):
                 report(error)
     finally:
         model.train(training)
@@ -160,8 +172,9 @@ def calibration_texts(
 
 
 def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
-    """Return the fields of a configuration that make its shape."""
-    return {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
+    """Return the fields of a configuration that make its shape, sizes left out."""
+    shape = {name: getattr(config, name) for name in (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank")}
+    return shape if config.intermediate_act is None else shape | {"intermediate_act": config.intermediate_act}
 
 
 def can_refit(base: Any, teacher: Any) -> bool:
@@ -169,7 +182,7 @@ def can_refit(base: Any, teacher: Any) -> bool:
     if not (isinstance(base, SqueezeBertPreTrainedModel) and isinstance(teacher, SqueezeBertPreTrainedModel)):
         return False
     mine, theirs = base.config, teacher.config
-    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", *NARROWED)
     same = all(getattr(mine, size) == getattr(theirs, size) for size in (*sizes, "embedding_size"))
     return same and is_dense(theirs) and not is_dense(mine)
 
@@ -237,39 +250,69 @@ class Calibration:
             raise ValueError("no text to calibrate on")
         return cls(states, list(states), text, masks, fitter, corrects)
 
-    def fit_block(self, old: Any, new: Any, near: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
+    def fit_block(self, old: Any, cut: Any, new: Any, near: Any, layer: int, ridge: float) -> Iterable[MatrixError]:
         """Fit one block's matrices in the order of computation; afterwards both models' states are its outputs.
 
-        `near` is the block towards whose weights the fits are drawn.
+        `old` is the dense model's block, `cut` the same with the heads and inner channels that are kept, and `near`
+        the block towards whose weights the fits are drawn.
         """
+        if new.attention is not None:
+            yield from self._fit_attention(old, cut, new, near, layer, ridge)
+        else:
+            for i, mask in enumerate(self.masks):
+                self._hand_on(i, old.post_attention(old.attention(self.taught[i], mask)[0], self.taught[i]))
+        if new.intermediate is not None:
+            yield from self._fit_feed_forward(old, cut, new, near, layer, ridge)
+        else:
+            for i, taught in enumerate(self.taught):
+                self._hand_on(i, old.output(old.intermediate(taught), taught))
+
+    def _hand_on(self, i: int, taught_BTC: Tensor) -> None:
+        """Note the dense model's states after a half that the squeezed model leaves out."""
+        self.taught[i] = taught_BTC
+        if not self.corrects:
+            self.own[i] = taught_BTC
+
+    def _fit_attention(
+        self, old: Any, cut: Any, new: Any, near: Any, layer: int, ridge: float
+    ) -> Iterable[MatrixError]:
         shared = new.attention if new.attention.down is not None else None
-        priors = [[m.written_out(near.attention.down) for m in _matrices(near, True)[0]]]
-        priors += [[m.written_out() for m in matrices] for matrices in _matrices(near, True)[1:]]
-        sources, targets = _matrices(old, True)[0], _matrices(new, True)[0]
+        attention = near.attention
+        priors = [m.written_out(attention.down) for m in (attention.query, attention.key, attention.value)]
+        sources, targets = _matrices(cut, True)[0], _matrices(new, True)[0]
         moments = [Moments(s.in_features, s.out_features) for s in sources]
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             for m, source in zip(moments, sources, strict=True):
                 m.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "qkv", self.fitter(moments, priors[0], targets, ridge, shared))
+        yield MatrixError(layer, "qkv", self.fitter(moments, priors, targets, ridge, shared))
 
         def contexts(i: int) -> tuple[Tensor, Tensor]:
             mask = self.masks[i]
-            reader = new if self.corrects else old
+            reader = new if self.corrects else cut
             return old.attention(self.taught[i], mask)[0], reader.attention(self.own[i], mask)[0]
 
-        error = self._fit_half(old.post_attention, new.post_attention, contexts, priors[1], ridge)
+        prior = near.post_attention.conv1d.written_out()
+        error = self._fit_half(old.post_attention, new.post_attention, contexts, [prior], ridge)
         yield MatrixError(layer, "post_attention", error)
 
-        source, target = old.intermediate.conv1d, new.intermediate.conv1d
+    def _fit_feed_forward(
+        self, old: Any, cut: Any, new: Any, near: Any, layer: int, ridge: float
+    ) -> Iterable[MatrixError]:
+        source, target = cut.intermediate.conv1d, new.intermediate.conv1d
         moment = Moments(source.in_features, source.out_features)
         for theirs, mine, text in zip(self.taught, self.own, self.text, strict=True):
             moment.add(mine[text], source(theirs[text]))
-        yield MatrixError(layer, "intermediate", self.fitter([moment], priors[2], [target], ridge, None))
+        yield MatrixError(
+            layer,
+            "intermediate",
+            self.fitter([moment], [near.intermediate.conv1d.written_out()], [target], ridge, None),
+        )
 
         def wide(i: int) -> tuple[Tensor, Tensor]:
-            return old.intermediate(self.taught[i]), (new if self.corrects else old).intermediate(self.own[i])
+            return old.intermediate(self.taught[i]), (new if self.corrects else cut).intermediate(self.own[i])
 
-        yield MatrixError(layer, "output", self._fit_half(old.output, new.output, wide, priors[3], ridge))
+        prior = near.output.conv1d.written_out()
+        yield MatrixError(layer, "output", self._fit_half(old.output, new.output, wide, [prior], ridge))
 
     def _fit_half(
         self,
@@ -283,7 +326,7 @@ class Calibration:
 
         `inputs` makes both models' inputs of one batch; it is called twice, because all of them would fill the memory.
         """
-        moment = Moments(old.conv1d.in_features, old.conv1d.out_features)
+        moment = Moments(new.conv1d.in_features, new.conv1d.out_features)
         for i, text in enumerate(self.text):
             theirs, mine = inputs(i)
             moment.add(mine[text], (old.conv1d(theirs) + self.taught[i] - self.own[i])[text])
@@ -332,9 +375,10 @@ def _blocks(model: SqueezeBertPreTrainedModel) -> Sequence[Any]:
 def _matrices(block: Any, shared: bool) -> list[list[GroupedLinear]]:
     """The matrices of a block in the order of computation; query, key and value together where `shared`."""
     attention = block.attention
-    projections = [attention.query, attention.key, attention.value]
-    rest = [[block.post_attention.conv1d], [block.intermediate.conv1d], [block.output.conv1d]]
-    return [projections, *rest] if shared else [*([p] for p in projections), *rest]
+    projections = [] if attention is None else [attention.query, attention.key, attention.value]
+    halves = (block.post_attention, block.intermediate, block.output)
+    rest = [[half.conv1d] for half in halves if half is not None]
+    return [*([projections] if shared and projections else [[p] for p in projections]), *rest]
 
 
 def _diagonal(W: Tensor, groups: int) -> list[Tensor]:

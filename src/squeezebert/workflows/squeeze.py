@@ -88,7 +88,7 @@ def _squeeze(
     torch.manual_seed(healing.seed)  # a pooler that the checkpoint lacks starts from it
     dense = load_dense(places.checkpoint, report)
     tokenizer = matching_tokenizer(places.checkpoint, dense)
-    shape, reason = choose_shape(shape_options, dense.config.hidden_size, dense.config.intermediate_size)
+    shape, reason = choose_shape(shape_options, dense.config.hidden_size, dense.config.width(0))
     larger = check_shape(dense.config, shape, shape_options)
     if larger:
         report(f"warning: {larger}")
@@ -219,7 +219,7 @@ def _convert(
     """Return the converted student, the teacher in the student's order of channels, and what is to be told of them."""
     batches = calibration_batches(corpus, options.calibration_tokens, seed)
     tokens = sum(int(mask.sum()) for _, mask, _ in batches)
-    groups = max_groups(shape, dense.config.hidden_size, dense.config.intermediate_size)
+    groups = max_groups(shape, dense.config.hidden_size, dense.config.width(0))
     searched = options.regroup and groups > 1
     told = [_digest(dense), corpus.digest, options.calibration_tokens, seed, groups if searched else 1]
 
