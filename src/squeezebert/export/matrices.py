@@ -152,7 +152,7 @@ def write_matrix(
         return Blocks([dense + down @ up], [bias])
     if not blocks:
         return Factors(None if layer.down is None else down, up, bias)
-    if narrows(layer):
+    if appends(layer):
         weights = [torch.cat(pair, dim=1) for pair in zip(blocks, down.chunk(layer.groups), strict=True)]
         return AppendedBlocks(weights, up, bias)
     weights = [torch.cat(pair) for pair in zip(blocks, up.chunk(layer.groups, dim=1), strict=True)]
@@ -167,9 +167,9 @@ def costs_no_less_than_dense(layer: GroupedLinear) -> bool:
     return (dense // layer.groups if layer.groups else 0) + down + layer.rank * layer.out_features >= dense
 
 
-def narrows(layer: GroupedLinear) -> bool:
-    """Whether a layer has fewer outputs than inputs: its reduced channels are then outputs of its groups."""
-    return layer.in_features > layer.out_features
+def appends(layer: GroupedLinear) -> bool:
+    """Whether a layer's reduced channels are outputs of its groups: it narrows, and has a first factor of its own."""
+    return layer.down is not None and layer.in_features > layer.out_features
 
 
 def scaled_down(down: Tensor | None, scale_C: Tensor | None, reduced_scale_R: Tensor | None) -> Tensor:

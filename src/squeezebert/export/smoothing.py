@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from squeezebert.export.matrices import narrows
+from squeezebert.export.matrices import appends
 from squeezebert.model import GroupedLinear, SqueezeBertForSequenceClassification
 
 # A matrix has channels that stand out when the largest exceeds this quantile of its group this many times
@@ -142,7 +142,7 @@ def _balance(layers: Sequence[GroupedLinear], reduced_R: Tensor, largest_C: Tens
     scale_R = (reduced_R.clamp_min(_SMALLEST) / ups.amax(dim=0).clamp_min(_SMALLEST)).sqrt()
     ranges = []
     for layer in layers:
-        if layer.groups > 1 and layer.weight is not None and not narrows(layer):
+        if layer.groups > 1 and layer.weight is not None and not appends(layer):
             x_C = largest_C if scale_C is None else largest_C / scale_C
             factors = 1.0 if scale_C is None else scale_C.view(layer.groups, 1, -1)
             rows = (

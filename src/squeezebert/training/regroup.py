@@ -132,7 +132,7 @@ def assign_groups(
                     scores += e @ onto[sets[columns]]
                 if columns == name:
                     scores += e.T @ onto[sets[rows]]
-            sets[name] = _assign(scores)
+            sets[name] = assign_evenly(scores)
         now = sum(float(((e @ onto[sets[c]]) * onto[sets[r]]).sum()) for e, r, c in matrices) / total
         ended = time.monotonic()
         if ended - said > 10:
@@ -227,7 +227,7 @@ def _energy(matrix: GroupedLinear, variance: Tensor) -> np.ndarray:
     return np.asarray((energy / energy.sum()).numpy())
 
 
-def _assign(scores_NG: np.ndarray) -> np.ndarray:
+def assign_evenly(scores_NG: np.ndarray) -> np.ndarray:
     """Assign N things to G groups of equal size with the largest sum of scores; returns group numbers (N,)."""
     count, groups = scores_NG.shape
     _, seats = linear_sum_assignment(np.repeat(scores_NG, count // groups, axis=1), maximize=True)
