@@ -17,6 +17,7 @@ from squeezebert import __version__
 from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
+from squeezebert.search.options import SearchOptions, SearchPlaces
 from squeezebert.training.options import (
     DistilOptions,
     FinetuneOptions,
@@ -144,6 +145,13 @@ def bench(options: BenchOptions, command: str) -> None:
     print(run_bench(options, command, say))
 
 
+def search(places: SearchPlaces, options: SearchOptions, command: str) -> None:
+    """A dense encoder, text and a latency budget in, the network that is nearest to it in that time out."""
+    from squeezebert.search.job import run_search
+
+    say(run_search(places, options, command, say))
+
+
 def demo(options: DemoOptions, command: str) -> None:
     """The whole way on real text: finetune, squeeze, distil, export, measure, and a report to look at."""
     from squeezebert.workflows.demo import run_demo
@@ -162,6 +170,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),
+    "search": (search, (SearchPlaces, SearchOptions)),
     "demo": (demo, (DemoOptions,)),
     "glue run": (glue_run, (GlueRunOptions, FinetuneOptions, DistilOptions)),
     "glue measure": (glue_measure, (GlueMeasureOptions,)),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_space import BASE, base, points, space
+from test_space import BASE, base, points
+from test_space import space as small_space
 
 from squeezebert.export.graph import ClassifierGraph
 from squeezebert.export.matrices import Matrix
@@ -16,12 +17,12 @@ from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.search import latency
 from squeezebert.search.latency import WORK, Target, build_table, measure_ratios, work_of
-from squeezebert.search.space import Shape
+from squeezebert.search.space import Shape, Space
 
 
 def products_of(shape: Shape) -> tuple[int, int]:
     """Products with weights in the graph that the exporter writes, and the sum of their k times m."""
-    model = SqueezeBertForSequenceClassification(space().config(shape, base(), num_labels=2))
+    model = SqueezeBertForSequenceClassification(small_space().config(shape, base(), num_labels=2))
     weights = []
     for block in ClassifierGraph(model).blocks:
         if getattr(block, "shared_down", None) is not None:
@@ -33,18 +34,18 @@ def products_of(shape: Shape) -> tuple[int, int]:
 
 def test_the_work_is_what_the_exporter_writes() -> None:
     count, weights = WORK.index("products"), WORK.index("weights read")
-    for point in [space().dense, space().empty, *points(80, seed=5)]:
-        work = work_of(space(), point, 16)
+    for point in [small_space().dense, small_space().empty, *points(80, seed=5)]:
+        work = work_of(small_space(), point, 16)
         assert products_of(point) == (work[count], work[weights]), point
 
 
-def measured(shapes: dict[str, Shape], noise: float = 0.0) -> dict[str, dict[str, float]]:
+def measured(shapes: dict[str, Shape], noise: float = 0.0, space: Space | None = None) -> dict[str, dict[str, float]]:
     """Ratios as a machine would give that has a price for everything, and a little more."""
     prices = np.array([3e-3, 1e-8, 2e-7, 1e-7, 0, 1e-7, 3e-7, 4e-7, 1e-7, 1e-7, 0.02])
     generator = np.random.default_rng(9)
     found = {}
     for name, shape in shapes.items():
-        ratio = float(work_of(space(), shape, 16) @ prices) * (1 + noise * generator.normal())
+        ratio = float(work_of(space or small_space(), shape, 16) @ prices) * (1 + noise * generator.normal())
         found[name] = {"ms": 10 * ratio, "anchor_ms": 10.0, "ratio": ratio}
     return found
 
@@ -66,7 +67,7 @@ TARGET = Target(tokens=16)
 
 
 def test_what_was_not_seen_is_predicted(machine: list[int], tmp_path: Path) -> None:
-    table = build_table(space(), base(), TARGET, tmp_path / "t.json", networks=60, held_out=20)
+    table = build_table(small_space(), base(), TARGET, tmp_path / "t.json", networks=60, held_out=20)
     assert table.accuracy is not None
     assert table.accuracy.networks == 20
     assert table.accuracy.median < 0.02
@@ -77,13 +78,13 @@ def test_what_was_not_seen_is_predicted(machine: list[int], tmp_path: Path) -> N
 
 def test_a_table_goes_on_where_it_was_cut_off(machine: list[int], tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    whole = build_table(space(), base(), TARGET, path, networks=30, held_out=10)
+    whole = build_table(small_space(), base(), TARGET, path, networks=30, held_out=10)
     told = json.loads(path.read_text())
     assert [row["shape"] for row in told["rows"]] == [row["shape"] for row in whole.rows]
     told["rows"] = told["rows"][:16]
     path.write_text(json.dumps(told))
     machine.clear()
-    again = build_table(space(), base(), TARGET, path, networks=30, held_out=10)
+    again = build_table(small_space(), base(), TARGET, path, networks=30, held_out=10)
     assert sum(machine) == 24
     assert [row["shape"] for row in again.rows] == [row["shape"] for row in whole.rows]
 
@@ -101,16 +102,16 @@ def test_a_table_of_something_else_is_refused(
     machine: list[int], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "t.json"
-    build_table(space(), base(), TARGET, path, networks=4, held_out=2)
+    build_table(small_space(), base(), TARGET, path, networks=4, held_out=2)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(OptionError, match=message):
-        build_table(space(), base(), TARGET, path, networks=4, held_out=2)
+        build_table(small_space(), base(), TARGET, path, networks=4, held_out=2)
 
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("[]")
     with pytest.raises(FolderError, match="no latency table"):
-        build_table(space(), base(), TARGET, tmp_path / "t.json")
+        build_table(small_space(), base(), TARGET, tmp_path / "t.json")
 
 
 @pytest.mark.parametrize("options", [{"engine": "coreml"}, {"threads": 0}, {"tokens": 0}])
@@ -122,7 +123,7 @@ def test_targets_that_are_none(options: dict[str, Any]) -> None:
 def test_real_networks_are_timed_beside_the_anchor() -> None:
     sizes = {**BASE, "num_hidden_layers": 2}
     config = type(base())(**sizes)
-    whole = type(space()).of(config)
+    whole = type(small_space()).of(config)
     found = measure_ratios({"dense": whole.dense, "empty": whole.empty}, whole, config, TARGET, runs=5, burst=3)
     assert 0.5 < found["dense"]["ratio"] < 2
     assert found["empty"]["ratio"] < found["dense"]["ratio"]

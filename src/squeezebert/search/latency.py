@@ -205,15 +205,23 @@ def work_of(space: Space, shape: Shape, tokens: int) -> np.ndarray:
     """
     total = np.zeros(len(WORK))
     total[-1] = 1.0
-    rows = tokens
     for layer in range(space.layers):
         last = layer == space.layers - 1
-        attention = tuple(shape[field][layer] for field in _ATTENTION_WORK)
-        feed_forward = tuple(shape[field][layer] for field in _FEED_FORWARD_WORK)
-        total += _attention_work(space.hidden_size, space.head_size, tokens, last, *attention)
-        rows = 1 if last else tokens
-        total += _feed_forward_work(space.hidden_size, rows, *feed_forward)
+        chosen = {field: shape[field][layer] for field in (*_ATTENTION_WORK, *_FEED_FORWARD_WORK)}
+        total += attention_work(space, tokens, last, chosen) + feed_forward_work(space, tokens, last, chosen)
     return total
+
+
+def attention_work(space: Space, tokens: int, last: bool, chosen: Mapping[str, Any]) -> np.ndarray:
+    """What the attention of one layer asks for, by its choices."""
+    values = (chosen[field] for field in _ATTENTION_WORK)
+    return _attention_work(space.hidden_size, space.head_size, tokens, last, *values)
+
+
+def feed_forward_work(space: Space, tokens: int, last: bool, chosen: Mapping[str, Any]) -> np.ndarray:
+    """What the feed-forward network of one layer asks for, by its choices."""
+    values = (chosen[field] for field in _FEED_FORWARD_WORK)
+    return _feed_forward_work(space.hidden_size, 1 if last else tokens, *values)
 
 
 _ATTENTION_WORK = (
@@ -229,35 +237,73 @@ _FEED_FORWARD_WORK = (
 def _attention_work(
     C: int, D: int, T: int, last: bool, heads: int, q: int, k: int, v: int, rank: int, after: int, after_rank: int
 ) -> np.ndarray:
-    work = dict.fromkeys(WORK, 0.0)
-    if heads:
-        A, own = heads * D, 1 if last else T
-        if rank and any(not _dense_is_cheaper(C, A, groups, rank, shared=True) for groups in (q, k, v)):
-            _product(work, T, C, rank)
-        joined: set[tuple[int, int]] = set()
-        for groups, rows in ((q, own), (k, T), (v, T)):
-            _matrix(work, rows, C, A, groups, rank, shared=True, joined=joined)
-        _matrix(work, own, A, C, after, after_rank)
-        for inner, columns in ((D, T), (T, D)):  # queries with keys, probabilities with values
-            work["multiply-adds"] += heads * own * inner * columns
-        work["scores"] += heads * own * T
-        work["normalised"] += own * C
-    return np.array([work[name] for name in WORK])
+    if not heads:
+        return _vector({})
+    A, own = heads * D, 1 if last else T
+    work = _nothing()
+    joined: set[tuple[int, int]] = set()
+    for groups, rows in ((q, own), (k, T), (v, T)):
+        _matrix(work, rows, C, A, groups, rank, shared=True, joined=joined)
+    _matrix(work, own, A, C, after, after_rank)
+    total: np.ndarray = _vector(work) + attention_rest(C, D, T, own, heads)
+    if any(not _dense_is_cheaper(C, A, groups, rank, shared=True) for groups in (q, k, v)):
+        total += shared_work(C, A, T, rank)
+    return total
 
 
 @functools.lru_cache(maxsize=100_000)
 def _feed_forward_work(
     C: int, rows: int, F: int, act: str, up: int, up_rank: int, down: int, down_rank: int
 ) -> np.ndarray:
-    work = dict.fromkeys(WORK, 0.0)
-    if F:
-        _matrix(work, rows, C, F, up, up_rank)
-        work[act if act in WORK else "gelu"] += rows * F
-        if up != down and (up > 1 or down > 1):  # one half's pieces are not the other's
-            work["channels joined"] += rows * F
-        _matrix(work, rows, F, C, down, down_rank)
-        work["normalised"] += rows * C
-    return np.array([work[name] for name in WORK])
+    if not F:
+        return _vector({})
+    work = _nothing()
+    _matrix(work, rows, C, F, up, up_rank)
+    if up != down and (up > 1 or down > 1):  # one half's pieces are not the other's
+        work["channels joined"] += rows * F
+    _matrix(work, rows, F, C, down, down_rank)
+    total: np.ndarray = _vector(work) + feed_forward_rest(C, rows, F, act)
+    return total
+
+
+def attention_rest(C: int, D: int, T: int, rows: int, heads: int) -> np.ndarray:
+    """What attention asks for beside its matrices: the products of queries with keys and probabilities with values."""
+    work = {"multiply-adds": 2 * heads * rows * D * T, "scores": heads * rows * T, "normalised": rows * C}
+    return _vector(work)
+
+
+def feed_forward_rest(C: int, rows: int, F: int, act: str) -> np.ndarray:
+    """What a feed-forward network asks for beside its matrices."""
+    return _vector({act if act in WORK else "gelu": rows * F, "normalised": rows * C})
+
+
+def shared_work(C: int, A: int, T: int, rank: int) -> np.ndarray:
+    """What the first factor asks for that query, key and value share."""
+    work = _nothing()
+    if rank:
+        _product(work, T, C, rank)
+    return _vector(work)
+
+
+def matrix_work(
+    rows: int, inputs: int, outputs: int, groups: int, rank: int, shared: bool = False, joins: bool = True
+) -> np.ndarray:
+    """What one matrix asks for; without `joins`, its input is split and joined already.
+
+    One group beside a rank is no group, as a search's choices have it.
+    """
+    work = _nothing()
+    groups = 0 if groups == 1 and rank else groups
+    _matrix(work, rows, inputs, outputs, groups, rank, shared, None if joins else {(groups, rows)})
+    return _vector(work)
+
+
+def _nothing() -> dict[str, float]:
+    return dict.fromkeys(WORK, 0.0)
+
+
+def _vector(work: Mapping[str, float]) -> np.ndarray:
+    return np.array([work.get(name, 0.0) for name in WORK])
 
 
 def _matrix(

@@ -73,12 +73,12 @@ class SuperMatrix(nn.Module):
         kept_R = ranks @ reach
         alone, matrix = ranks[0], torch.zeros_like(self.dense)
         for probability, g in zip(groups, self.groups, strict=True):
-            if not float(probability):
+            if not probability.item():
                 continue
-            if float(alone):
+            if alone.item():
                 blocks = self.dense if g == 1 else spread_blocks(self.blocks[str(g)], g)
                 matrix = matrix + probability * alone * blocks
-            if float(1 - alone):
+            if alone.item() < 1:
                 if g > 1:
                     matrix = matrix + probability * (1 - alone) * spread_blocks(self.beside[str(g)], g)
                 down = self.down[str(g)] if shared_down is None else shared_down
@@ -177,16 +177,16 @@ class SuperLayer(nn.Module):
     def forward(self, x_BTC: Tensor, mask: Tensor | None, gates: Gates) -> Tensor:
         """Return the block's states (B, T, C)."""
         left_out = self._probability_of(gates, "kept_heads", 0)
-        if left_out < 1:
+        if left_out.item() < 1:
             x_BTC = self._mix(x_BTC, self._attention(x_BTC, mask, gates), left_out)
         left_out = self._probability_of(gates, "intermediate_size", 0)
-        if left_out < 1:
+        if left_out.item() < 1:
             x_BTC = self._mix(x_BTC, self._feed_forward(x_BTC, gates), left_out)
         return x_BTC
 
     @staticmethod
     def _mix(x: Tensor, half: Tensor, left_out: Tensor) -> Tensor:
-        return half if not float(left_out) else left_out * x + (1 - left_out) * half
+        return half if not left_out.item() else left_out * x + (1 - left_out) * half
 
     def _probability_of(self, gates: Gates, field: str, value: Any) -> Tensor:
         values = self.choices[field]
@@ -221,7 +221,7 @@ class SuperLayer(nn.Module):
         mixed = [
             probability * acts[name](wide)
             for probability, name in zip(probabilities, self.choices["intermediate_act"], strict=True)
-            if float(probability)
+            if probability.item()
         ]
         active = torch.stack(mixed).sum(0) if len(mixed) > 1 else mixed[0]
         narrowed = self._linear("output", active, gates, self._kept(gates, "intermediate_size"))
@@ -236,6 +236,7 @@ class Supernet(nn.Module):
         self.space, self.config = space, dense.config
         self.embeddings = copy.deepcopy(dense.embeddings).requires_grad_(False)
         self.layers = nn.ModuleList(SuperLayer(block, space) for block in dense.encoder.layers)
+        self.layers.requires_grad_(True)  # whether or not the dense model is frozen
 
     @classmethod
     @torch.no_grad()

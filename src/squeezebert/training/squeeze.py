@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
 from squeezebert.data.batches import tokenise
+from squeezebert.data.corpus import Corpus
 from squeezebert.data.examples import Example
 from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertModel, SqueezeBertPreTrainedModel
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
@@ -31,6 +33,7 @@ Shape = Mapping[str, Any]
 Fitter = Callable[[Sequence[Moments], Sequence[Tensor], Sequence[GroupedLinear], float, Any], float]
 
 SHAPE_FIELDS = (*GROUP_FIELDS, *RANK_FIELDS, "shared_qkv_rank", *NARROWED, "intermediate_act")
+_TEXTS = 64  # in a batch of calibration text
 # Share of an input's mean variance by which a fit is drawn towards the dense model's own weights
 RIDGE = 1e-2
 # The same towards a squeezed relative's weights, which know more than a task's text does
@@ -165,9 +168,27 @@ def calibration_texts(
     chosen = random.Random(seed).sample(list(examples), min(texts, len(examples)))
     rows = sorted(tokenise(tokenizer, chosen, max_length).encodings, key=lambda row: len(row["input_ids"]))
     batches = []
-    for start in range(0, len(rows), 64):
-        padded = tokenizer.pad(rows[start : start + 64], return_tensors="pt", verbose=False)
+    for start in range(0, len(rows), _TEXTS):
+        padded = tokenizer.pad(rows[start : start + _TEXTS], return_tensors="pt", verbose=False)
         batches.append((padded["input_ids"], padded["attention_mask"], padded["token_type_ids"]))
+    return batches
+
+
+def calibration_batches(corpus: Corpus, tokens: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Draw sequences of about `tokens` tokens in all, and return them as batches of ids, masks and types, (B, T)."""
+    rows = list(range(len(corpus)))
+    random.Random(seed).shuffle(rows)
+    lengths = corpus.lengths
+    count = int(np.searchsorted(np.cumsum(lengths[rows]), tokens)) + 1
+    rows = sorted(rows[:count], key=lambda row: int(lengths[row]))
+    batches = []
+    for start in range(0, len(rows), _TEXTS):
+        batch = corpus.batch(rows[start : start + _TEXTS])
+        ids, mask, types = (
+            torch.from_numpy(np.asarray(batch[name])).long()
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+        )
+        batches.append((ids, mask, types))
     return batches
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -19,9 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from transformers.utils import logging
 
 from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
@@ -37,7 +34,7 @@ from squeezebert.training.regroup import find_orders, input_variances, reorder
 from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
 from squeezebert.training.shapes import check_shape, choose_shape, describe_shape
-from squeezebert.training.squeeze import MatrixError, squeeze
+from squeezebert.training.squeeze import MatrixError, calibration_batches, squeeze
 from squeezebert.training.stepping import MILESTONES
 from squeezebert.training.trainer import duration
 from squeezebert.workflows.options import SqueezePlaces
@@ -45,7 +42,6 @@ from squeezebert.workflows.squeezed import RECORD, card, summary
 from squeezebert.workflows.squeezing import Workshop
 
 Report = Callable[[str], None]
-_BATCH = 64
 
 
 def squeeze_checkpoint(
@@ -154,24 +150,6 @@ def _squeeze(
         (building / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (building / "README.md").write_text(card(record), encoding="utf-8")
     return record
-
-
-def calibration_batches(corpus: Corpus, tokens: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Draw sequences of about `tokens` tokens in all, and return them as batches of ids, masks and types, (B, T)."""
-    rows = list(range(len(corpus)))
-    random.Random(seed).shuffle(rows)
-    lengths = corpus.lengths
-    count = int(np.searchsorted(np.cumsum(lengths[rows]), tokens)) + 1
-    rows = sorted(rows[:count], key=lambda row: int(lengths[row]))
-    batches = []
-    for start in range(0, len(rows), _BATCH):
-        batch = corpus.batch(rows[start : start + _BATCH])
-        ids, mask, types = (
-            torch.from_numpy(np.asarray(batch[name])).long()
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-        )
-        batches.append((ids, mask, types))
-    return batches
 
 
 def max_groups(shape: dict[str, Any], *widths: int) -> int:

@@ -1,0 +1,296 @@
+"""A supernet, its teacher and text in; the supernet, trained so that all its networks are good at once, out.
+
+Two ways. Sandwich: each step trains the largest network, the smallest that is wanted and some between, drawn at random
+(Yu and Huang 2019, arXiv 1903.05134; BigNAS, arXiv 2003.11142), and says nothing of which is best. Gumbel: each step
+mixes all choices by probabilities that are drawn around learned ones (Gumbel-softmax: Jang et al. 2017, arXiv
+1611.01144); weights and choices take turns, each with an optimiser of its own, and the expected latency is part of the
+choices' loss, as in SqueezeNAS (Shaw et al. 2019, arXiv 1908.01748). Both owe their targets to the dense model: its
+states after each layer. A run that was killed goes on from its last save and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from squeezebert.data.corpus import Corpus
+from squeezebert.data.packing import Batches
+from squeezebert.files.errors import DivergedError
+from squeezebert.model import SqueezeBertModel
+from squeezebert.search.latency import LatencyTable
+from squeezebert.search.options import SearchOptions
+from squeezebert.search.prices import Prices
+from squeezebert.search.space import Shape, Space
+from squeezebert.search.supernet import Gates, Supernet
+from squeezebert.training.healing import tensors
+from squeezebert.training.losses import layer_errors
+
+Report = Callable[[str], None]
+Batch = dict[str, Tensor]
+_WARMUP = 0.1
+_CLIP = 1.0
+# Gumbel: share of the steps before choices are learned, and the temperatures at both ends
+_CHOICES_WAIT = 0.2
+_TEMPERATURES = 4.0, 0.3
+_SAVE = "supernet.pt"
+
+
+class Learner(ABC):
+    """Trains a supernet step by step."""
+
+    def __init__(self, supernet: Supernet, teacher: SqueezeBertModel, options: SearchOptions) -> None:
+        self.supernet, self.teacher, self.options = supernet, teacher, options
+        teacher.train(False)
+        teacher.requires_grad_(False)
+        weights = [p for p in supernet.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=0.01, fused=True)
+        self.step = 0
+        self.loss = math.nan
+
+    def error(self, batch: Batch, gates: Sequence[Gates], taught: Sequence[Tensor]) -> Tensor:
+        """The mean over layers of the states' error relative to the teacher's variance."""
+        mask_BT = batch["attention_mask"]
+        states = self.supernet(batch["input_ids"], mask_BT, batch["token_type_ids"], gates)
+        return layer_errors(states, taught, mask_BT).mean()
+
+    @torch.no_grad()
+    def teach(self, batch: Batch) -> list[Tensor]:
+        """The teacher's states after each block."""
+        outputs = self.teacher(**batch, output_hidden_states=True)
+        return list(outputs.hidden_states[1:])
+
+    def rate(self) -> float:
+        """Learning rate of this step: up for a tenth of the run, then down to 0 in a line."""
+        done, warmup = self.step / self.options.steps, _WARMUP
+        return self.options.learning_rate * min(
+            (self.step + 1) / (warmup * self.options.steps + 1), (1 - done) / (1 - warmup)
+        )
+
+    def take(self, batch: Batch) -> None:
+        """Take one step."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        self.optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bf16"):
+            self.loss = self.learn(batch, self.teach(batch))
+        if not math.isfinite(self.loss):
+            raise DivergedError(
+                f"the supernet's training ran away at step {self.step}: repeat it with a lower --learning-rate than "
+                f"{self.options.learning_rate:g}"
+            )
+        nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], _CLIP)
+        self.optimiser.step()
+        self.step += 1
+
+    @abstractmethod
+    def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
+        """Add the gradients of one batch, and return its loss."""
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        return {"step": self.step, "weights": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.step = state["step"]
+        self.supernet.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+class SandwichLearner(Learner):
+    """The largest, the smallest and random networks, each step."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        teacher: SqueezeBertModel,
+        options: SearchOptions,
+        draw: Callable[[np.random.Generator], Shape],
+        smallest: Shape,
+    ) -> None:
+        super().__init__(supernet, teacher, options)
+        self.draw, self.smallest = draw, smallest
+
+    def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
+        """Add up the gradients of a few networks on one batch."""
+        generator = np.random.default_rng([self.options.seed, self.step])
+        shapes = [
+            self.supernet.space.dense,
+            self.smallest,
+            *(self.draw(generator) for _ in range(self.options.samples)),
+        ]
+        total = 0.0
+        for shape in shapes:
+            loss = self.error(batch, self.supernet.gates_of(shape), taught) / len(shapes)
+            if loss.requires_grad:  # a network without layers has nothing to learn
+                loss.backward()
+            total += float(loss.detach())
+        return total
+
+
+class GumbelLearner(Learner):
+    """A probability for each choice of each layer, learned beside the weights."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        teacher: SqueezeBertModel,
+        options: SearchOptions,
+        table: LatencyTable,
+        budget: float,
+    ) -> None:
+        super().__init__(supernet, teacher, options)
+        self.prices, self.budget = Prices(table), budget
+        self.choices = nn.ModuleList(
+            nn.ParameterDict({field: torch.zeros(len(values)) for field, values in supernet.space.choices.items()})
+            for _ in range(supernet.space.layers)
+        )
+        rate = options.choice_learning_rate
+        self.choice_optimiser = torch.optim.Adam(self.choices.parameters(), lr=rate, betas=(0.5, 0.999))
+
+    @property
+    def temperature(self) -> float:
+        """Of the draws of this step: from near uniform to near one choice."""
+        start, end = _TEMPERATURES
+        return float(start * (end / start) ** (self.step / self.options.steps))
+
+    def gates(self) -> list[dict[str, Tensor]]:
+        """Draw a mixture for each layer."""
+        generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + self.step)
+        return [
+            {field: _gumbel_softmax(logits, self.temperature, generator) for field, logits in layer.items()}
+            for layer in self._layers()
+        ]
+
+    def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
+        """Weights on one batch, choices on the next, once the weights have had a while alone."""
+        learns_choices = self.step >= _CHOICES_WAIT * self.options.steps and self.step % 2 == 1
+        gates = self.gates()
+        loss: Tensor = self.error(batch, gates, taught)
+        if learns_choices:
+            over = self.prices.expected(gates) / self.budget - 1
+            self.choice_optimiser.zero_grad()
+            (loss + self.options.latency_weight * over.abs()).backward()
+            self.choice_optimiser.step()
+            self.optimiser.zero_grad()  # these were the choices' gradients
+        else:
+            loss.backward()
+        return float(loss.detach())
+
+    def _layers(self) -> list[dict[str, Tensor]]:
+        return [dict(layer.items()) for layer in self.choices]  # type: ignore[operator]
+
+    def most_likely(self) -> Shape:
+        """The point of the largest probabilities."""
+        space = self.supernet.space
+        found = {
+            field: [values[int(layer[field].argmax())] for layer in self._layers()]
+            for field, values in space.choices.items()
+        }
+        return space.repaired(found)
+
+    def drawn(self, generator: np.random.Generator) -> Shape:
+        """A point drawn by the learned probabilities."""
+        space = self.supernet.space
+        found: Shape = {}
+        for field, values in space.choices.items():
+            found[field] = []
+            for layer in self._layers():
+                p = layer[field].detach().double().softmax(0).numpy()
+                found[field].append(values[int(generator.choice(len(values), p=p / p.sum()))])
+        return space.repaired(found)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        own = {"choices": self.choices.state_dict(), "choice_optimiser": self.choice_optimiser.state_dict()}
+        return super().state() | own
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        super().resume(state)
+        self.choices.load_state_dict(state["choices"])
+        self.choice_optimiser.load_state_dict(state["choice_optimiser"])
+
+
+def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+    return ((logits - (-uniform.log()).log()) / temperature).softmax(dim=0)
+
+
+def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, report: Report) -> None:
+    """Take the learner's steps on the sequences `rows` of a corpus, going on from a save in `folder`.
+
+    Raises `DivergedError` when the loss is no number.
+    """
+    options = learner.options
+    batches = Batches(corpus.lengths, rows, options.batch_tokens, options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / _SAVE
+    if place.exists():
+        learner.resume(torch.load(place, weights_only=True))
+        if learner.step:
+            report(f"supernet: going on after step {learner.step}")
+    learner.supernet.train(False)  # no dropout, which the embeddings would have
+    began, first, said = time.monotonic(), learner.step, time.monotonic()
+    while learner.step < options.steps:
+        learner.take(tensors(corpus, batches[learner.step]))
+        now = time.monotonic()
+        if now - said > 20 or learner.step == options.steps:
+            said = now
+            left = (now - began) / (learner.step - first) * (options.steps - learner.step)
+            report(
+                f"supernet: step {learner.step} of {options.steps}, loss {learner.loss:.4f}, {left / 60:.0f} min left"
+            )
+        if learner.step % options.save_every == 0 or learner.step == options.steps:
+            part = folder / f".{_SAVE}.part"
+            torch.save(learner.state(), part)
+            part.replace(place)
+
+
+class Judge:
+    """The error of networks on held-out text, by the supernet's weights."""
+
+    def __init__(self, learner: Learner, corpus: Corpus, rows: np.ndarray) -> None:
+        self.learner = learner
+        self.batches: list[tuple[Batch, list[Tensor]]] = []
+        for sequences in Batches(corpus.lengths, rows, learner.options.batch_tokens, 0).whole_pass():
+            batch = tensors(corpus, sequences)
+            self.batches.append((batch, learner.teach(batch)))
+
+    @torch.no_grad()
+    def __call__(self, shape: Shape) -> float:
+        """The mean error over layers and tokens."""
+        supernet = self.learner.supernet
+        gates = supernet.gates_of(shape)
+        total = weight = 0.0
+        for batch, taught in self.batches:
+            tokens = float(batch["attention_mask"].sum())
+            total += tokens * float(self.learner.error(batch, gates, taught))
+            weight += tokens
+        return total / weight
+
+
+def within(space: Space, table: LatencyTable, low: float, high: float) -> Callable[[np.random.Generator], Shape]:
+    """Return what draws random points whose predicted ratio lies between two numbers, as far as they are met."""
+
+    def draw(generator: np.random.Generator) -> Shape:
+        best, distance = space.dense, math.inf
+        for _ in range(200):
+            shape = space.random(generator)
+            ratio = table.ratio(shape)
+            outside = max(low - ratio, ratio - high, 0.0)
+            if outside < distance:
+                best, distance = shape, outside
+            if not outside:
+                break
+        return best
+
+    return draw

@@ -1,0 +1,144 @@
+"""What a search found in, a page to look at out: the front, the network layer by layer, the latency model's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from squeezebert.benchmark.page import STYLE, render, svg_of
+
+_BODY = """
+<p>{{ intro }}</p>
+{% for name, found in found.items() %}
+<h2>{{ name }}: {{ "%.2f"|format(found.timed.ms) }} ms</h2>
+<p>Measured {{ "%.3f"|format(found.timed.ratio) }} of the dense network's
+{{ "%.2f"|format(found.timed.anchor_ms) }} ms, for a budget of {{ "%.3f"|format(found.budget) }}. Error of its states:
+{{ "%.4f"|format(found.errors.inherited) }} with the supernet's weights,
+{{ "%.4f"|format(found.errors.fitted) }} fitted anew, {{ "%.4f"|format(found.errors.healed) }} after healing.</p>
+<div class="scroll"><table class="texts">
+<tr><th>layer</th><th>heads</th><th>query</th><th>key</th><th>value</th><th>FFN1</th><th>width</th><th>activation</th>
+<th>FFN2</th><th>FFN3</th></tr>
+{% for row in found.layers %}<tr>{% for cell in row %}<td style="background: {{ cell.colour }}">{{ cell.text }}</td>
+{% endfor %}</tr>
+{% endfor %}</table></div>
+<figure>{{ found.picture|safe }}
+<figcaption>Every network that was judged, by its predicted time and its error under the supernet's weights; the line
+joins those that none is better than. Darker cells above have more weights.</figcaption></figure>
+{% endfor %}
+<h2>How well latency is predicted</h2>
+<p>{{ accuracy }}</p>
+<figure>{{ latency|safe }}</figure>
+<p><code>{{ command }}</code></p>
+<p>{{ machine }}</p>
+"""
+_NONE = "–"
+
+
+def write_report(record: Mapping[str, Any], path: Path) -> None:
+    """Write the page of a finished search."""
+    options, latency = record["options"], record["latency"]
+    accuracy = latency["accuracy"]
+    found = {
+        name: {**one, "layers": _layers(one["shape"]), "picture": _front(name, one)}
+        for name, one in record["found"].items()
+    }
+    page = render(
+        _BODY,
+        f"Networks searched in {record['checkpoint']}",
+        width=70,
+        intro=(
+            f"Engine {options['engine']}, {options['threads']} thread(s), {options['tokens']} tokens; method "
+            f"{options['method']}, {options['steps']} steps of supernet training."
+        ),
+        found=found,
+        accuracy=(
+            f"On {accuracy['networks']} networks that the model was not fitted to it is off by "
+            f"{accuracy['median']:.1%} (median) and {accuracy['worst']:.1%} (worst)."
+            if accuracy
+            else "Not checked."
+        ),
+        latency=_predictions(latency["rows"], accuracy["networks"] if accuracy else 0),
+        command=record["command"],
+        machine=", ".join(f"{name} {value}" for name, value in record["machine"].items()),
+    )
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+
+
+def _layers(shape: Mapping[str, Any]) -> list[list[dict[str, str]]]:
+    """One row of cells a layer: what each matrix is, darker for more weights."""
+    rows = []
+    for layer in range(len(shape["kept_heads"])):
+
+        def matrix(name: str, there: int, rank: str = "", layer: int = layer) -> dict[str, str]:
+            groups, r = shape[f"{name}_groups"][layer], shape[rank or f"{name}_rank"][layer]
+            if not there:
+                return {"text": _NONE, "colour": "#fff"}
+            text = "dense" if groups == 1 else f"rank {r}" if not groups else f"{groups} groups"
+            text += f" + rank {r}" if groups > 1 and r else ""
+            share = 1 / groups if groups else 0.25
+            return {"text": text, "colour": f"rgba(31, 119, 180, {0.08 + 0.35 * share:.2f})"}
+
+        heads, width = shape["kept_heads"][layer], shape["intermediate_size"][layer]
+        plain = {"colour": "#fff"}
+        rows.append(
+            [
+                {"text": str(layer + 1), **plain},
+                {"text": str(heads) if heads else _NONE, **plain},
+                *(matrix(name, heads, "q_rank") for name in "qkv"),
+                matrix("post_attention", heads),
+                {"text": str(width) if width else _NONE, **plain},
+                {"text": shape["intermediate_act"][layer] if width else _NONE, **plain},
+                matrix("intermediate", width),
+                matrix("output", width),
+            ]
+        )
+    return rows
+
+
+def _front(name: str, found: Mapping[str, Any]) -> str:
+    from matplotlib import pyplot
+
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(8, 4.6))
+        times, errors = zip(*found["seen"], strict=True)
+        axes.scatter(times, errors, s=7, color="#9bb7cf", label="judged")
+        axes.plot(*zip(*found["front"], strict=True), color="#1f4e79", linewidth=1.5, label="front")
+        for number, (label, (ratio, error)) in enumerate(found["controls"].items()):
+            axes.scatter([ratio], [error], marker="xD^vs*"[number % 6], s=34, color="#b4532a", label=label)
+        chosen = found["rounds"][-1]["predicted"], found["judged"]
+        axes.scatter(chosen[:1], chosen[1:], marker="o", s=70, facecolors="none", edgecolors="#000", label="found")
+        axes.axvline(found["budget"], color="#777", linestyle=":", linewidth=1, label="budget")
+        axes.set_xlabel("time, as a share of the dense network's (predicted)")
+        axes.set_ylabel("error of the states, relative to variance")
+        axes.set_title(f"{name}: error against time", fontsize=11)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        axes.grid(alpha=0.25)
+        figure.tight_layout()
+        return svg_of(figure)
+
+
+def _predictions(rows: list[Mapping[str, float]], held_out: int) -> str:
+    from matplotlib import pyplot
+
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(5.2, 4.4))
+        parts = (
+            ("fitted to", rows[: len(rows) - held_out], "#9bb7cf"),
+            ("not seen", rows[len(rows) - held_out :], "#b4532a"),
+        )
+        for label, some, colour in parts:
+            if some:
+                axes.scatter(
+                    [r["measured"] for r in some], [r["predicted"] for r in some], s=14, color=colour, label=label
+                )
+        top = max(r["measured"] for r in rows) * 1.05
+        axes.plot([0, top], [0, top], color="#555", linewidth=1)
+        axes.set_xlabel("measured, as a share of the dense network's time")
+        axes.set_ylabel("predicted")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.25)
+        figure.tight_layout()
+        return svg_of(figure)

@@ -1,0 +1,158 @@
+"""`squeezebert search` as it is typed: what it writes, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_latency import measured
+
+from dense_models import bert, text_file
+from squeezebert.cli import main
+from squeezebert.model import SqueezeBertModel
+from squeezebert.search import job, latency
+from squeezebert.search.latency import ENGINES
+from squeezebert.search.space import Shape, Space
+
+FAST = (
+    *("--networks", "40", "--steps", "6", "--batch-tokens", "200", "--population", "6", "--generations", "2"),
+    *("--calibration-tokens", "1500", "--held-out", "8", "--heal-steps", "3", "--save-every", "2", "--drawn", "6"),
+    *("--tokens", "16", "--max-length", "32"),
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert(tmp_path_factory.mktemp("base") / "bert")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_file(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing replaced by arithmetic on the networks' graphs."""
+
+    def ratios(shapes: dict[str, Shape], space: Space, *rest: Any, **options: Any) -> Any:
+        dense = measured({"dense": space.dense}, space=space)["dense"]["ratio"]
+        return {
+            name: {**row, "ratio": row["ratio"] / dense, "anchor_ms": 10.0}
+            for name, row in measured(shapes, space=space).items()
+        }
+
+    def timed(model: SqueezeBertModel, anchor: SqueezeBertModel, target: Any) -> dict[str, float]:
+        space = Space.of(anchor.config)
+        told = {field: getattr(model.config, field) for field in space.choices}
+        shape = space.repaired({field: value for field, value in told.items() if value is not None})
+        row = ratios({"own": shape}, space)["own"]
+        return {"ms": 10 * row["ratio"], "anchor_ms": 10.0, "ratio": row["ratio"]}
+
+    monkeypatch.setattr(latency, "measure_ratios", ratios)
+    monkeypatch.setattr(job, "time_network", timed)
+
+
+def run(*arguments: object) -> int:
+    return main(["search", *(str(argument) for argument in arguments)])
+
+
+@pytest.mark.parametrize("method", ["evolution", "gumbel"])
+def test_a_network_for_each_budget(
+    method: str, base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = (base, "--text", text, "--output", output, "--budget-ms", 5, 8, "--method", method, *FAST)
+    assert run(*arguments) == 0
+    said = capsys.readouterr().err
+    assert "latency model: off by" in said
+    record = json.loads((output / "search.json").read_text())
+    assert list(record["found"]) == ["5ms", "8ms"]
+    for name, ms in (("5ms", 5), ("8ms", 8)):
+        found = record["found"][name]
+        assert found["budget"] == ms / 10
+        assert abs(found["timed"]["ratio"] / found["budget"] - 1) <= 0.1
+        assert found["errors"]["healed"] <= max(found["errors"]["inherited"], found["errors"]["fitted"])
+        model = SqueezeBertModel.from_pretrained(output / name)
+        assert yaml.safe_load((output / name / "shape.yaml").read_text()) == found["shape"]
+        assert [model.config.heads(i) for i in range(2)] == found["shape"]["kept_heads"]
+        assert f"{name}: " in said
+    page = (output / "report.html").read_text()
+    for phrase in ("<svg", "Networks searched in", "8ms: ", "FFN3", "How well latency is predicted"):
+        assert phrase in page
+    assert run(*arguments) == 0  # done already
+    assert "supernet: step" not in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.mark.parametrize("stage", ["train", "_search", "_heal", "write_report"])
+def test_a_killed_search_ends_as_an_undisturbed_one(
+    stage: str, base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST)
+    assert run(*arguments, "--output", tmp_path / "whole") == 0
+    real = getattr(job, stage)
+
+    def dies(*given: Any, **options: Any) -> Any:
+        if stage == "train":
+            real(*given, **options)  # its own saves are tested beside it
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, stage, dies)
+        with pytest.raises(Killed):
+            run(*arguments, "--output", tmp_path / "cut")
+    assert run(*arguments, "--output", tmp_path / "cut") == 0
+    for name in ("0.5x/model.safetensors", "0.5x/shape.yaml", "judged-all.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --budget-ms, or --budget-ratio"),
+        (("--budget-ms", "5", "--budget-ratio", "0.5"), "give --budget-ms, or --budget-ratio"),
+        (("--budget-ms", "-1"), "--budget-ms -1.0: expected a number above 0"),
+        (("--budget-ms", "0.001"), "is below what the fastest network takes"),
+        (("--budget-ratio", "3"), "leaves nothing to search"),
+        (("--budget-ratio", "0.5", "--tokens", "4000"), "--tokens 4000: "),
+    ],
+)
+def test_what_cannot_be_is_said(
+    arguments: tuple[str, ...],
+    message: str,
+    base: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fast = [one for one in FAST if "--tokens" not in arguments or one not in ("--tokens", "16")]
+    assert run(base, "--text", text, "--output", tmp_path / "out", *fast, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_output_of_something_else_is_left_alone(
+    base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "thesis.txt").write_text("mine")
+    arguments = (base, "--text", text, "--output", output, "--budget-ratio", 0.5, *FAST)
+    assert run(*arguments) == 1
+    assert "is not empty and holds no search" in capsys.readouterr().err
+    shutil.rmtree(output)
+    assert run(*arguments) == 0
+    capsys.readouterr()
+    assert run(*arguments, "--seed", 9) == 1
+    assert "holds a search with another --seed" in capsys.readouterr().err
+
+
+def test_every_engine_is_one_that_the_exporter_writes() -> None:
+    assert set(ENGINES.values()) == {"fp32", "int8"}

@@ -1,0 +1,163 @@
+"""Training a supernet, both ways: networks get better, choices follow their price, a killed run ends the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_latency import measured
+
+from dense_models import bert
+from squeezebert.data.corpus import Corpus
+from squeezebert.files.errors import DivergedError
+from squeezebert.model import SqueezeBertModel
+from squeezebert.search.latency import LatencyTable, Target
+from squeezebert.search.learning import GumbelLearner, Judge, SandwichLearner, train, within
+from squeezebert.search.options import SearchOptions
+from squeezebert.search.prices import Prices
+from squeezebert.search.space import Space
+from squeezebert.search.supernet import Supernet, nested_order
+from squeezebert.training.shapes import paper_shape
+from squeezebert.training.squeeze import calibration_batches
+from students import small_corpus
+from tiny_checkpoints import tiny_tokenizer
+
+OPTIONS = SearchOptions(budget_ratio=(0.5,), steps=30, samples=1, batch_tokens=200, learning_rate=3e-3, save_every=10)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return small_corpus(tmp_path_factory.mktemp("corpus"), tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> SqueezeBertModel:
+    model = SqueezeBertModel.from_pretrained(bert(tmp_path_factory.mktemp("base") / "bert")).eval()
+    with torch.no_grad():
+        for name, parameter in model.encoder.named_parameters():
+            if name.endswith("weight") and parameter.dim() > 1:
+                parameter.mul_(6)  # layers that say more than their inputs do
+    return nested_order(model, calibration_batches(corpus, 2000, 0))
+
+
+@pytest.fixture(scope="module")
+def space(teacher: SqueezeBertModel) -> Space:
+    return Space.of(teacher.config)
+
+
+@pytest.fixture(scope="module")
+def table(space: Space) -> LatencyTable:
+    generator = np.random.default_rng(0)
+    shapes = {str(i): space.random(generator) for i in range(80)} | {"dense": space.dense}
+    found = measured(shapes, space=space)
+    dense = found["dense"]["ratio"]
+    rows = [{"shape": shapes[name], **row, "ratio": row["ratio"] / dense} for name, row in found.items()]
+    return LatencyTable(space, Target(tokens=16), rows, 0)
+
+
+@pytest.fixture
+def supernet(teacher: SqueezeBertModel, space: Space, corpus: Corpus) -> Supernet:
+    return Supernet.of(teacher, space, calibration_batches(corpus, 2000, 0))
+
+
+def sandwich(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, options: SearchOptions = OPTIONS
+) -> Any:
+    draw = within(supernet.space, table, 0.3, 0.7)
+    return SandwichLearner(supernet, teacher, options, draw, supernet.space.uniform(**paper_shape(4)))
+
+
+def gumbel(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, options: SearchOptions = OPTIONS
+) -> Any:
+    return GumbelLearner(supernet, teacher, options, table, 0.5)
+
+
+ROWS = np.arange(20, 130)
+
+
+def test_networks_get_nearer_to_the_teacher(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, corpus: Corpus, tmp_path: Path
+) -> None:
+    learner = sandwich(supernet, teacher, table)
+    judge = Judge(learner, corpus, np.arange(20))
+    shapes = [learner.smallest, *(learner.draw(np.random.default_rng(i)) for i in range(12))]
+    before = [judge(shape) for shape in shapes]
+    train(learner, corpus, ROWS, tmp_path, lambda line: None)
+    after = [judge(shape) for shape in shapes]
+    assert after[0] < 0.95 * before[0]
+    assert np.mean(after) < np.mean(before)
+    assert judge(supernet.space.dense) < min(after)
+
+
+@pytest.mark.parametrize("kind", [sandwich, gumbel])
+def test_a_run_that_is_cut_off_ends_with_the_same_weights(
+    kind: Any, teacher: SqueezeBertModel, space: Space, table: LatencyTable, corpus: Corpus, tmp_path: Path
+) -> None:
+    batches = calibration_batches(corpus, 2000, 0)
+    whole = kind(Supernet.of(teacher, space, batches), teacher, table)
+    train(whole, corpus, ROWS, tmp_path / "whole", lambda line: None)
+
+    class Killed(Exception):
+        pass
+
+    cut = kind(Supernet.of(teacher, space, batches), teacher, table)
+    take = cut.take
+
+    def dies(batch: Any) -> None:
+        if cut.step == 17:
+            raise Killed
+        take(batch)
+
+    cut.take = dies
+    with pytest.raises(Killed):
+        train(cut, corpus, ROWS, tmp_path / "cut", lambda line: None)
+    again = kind(Supernet.of(teacher, space, batches), teacher, table)
+    said: list[str] = []
+    train(again, corpus, ROWS, tmp_path / "cut", said.append)
+    assert said[0] == "supernet: going on after step 10"
+    for (name, a), b in zip(whole.supernet.state_dict().items(), again.supernet.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    if kind is gumbel:
+        assert whole.most_likely() == again.most_likely()
+
+
+def test_choices_go_where_their_price_sends_them(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, corpus: Corpus, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, latency_weight=50.0, steps=60, choice_learning_rate=0.3)
+    learner = gumbel(supernet, teacher, table, options)
+    uniform = [{f: torch.full((len(v),), 1 / len(v)) for f, v in supernet.space.choices.items()}] * 2
+    before = float(learner.prices.expected(uniform))
+    learner.budget = 0.4 * before
+    train(learner, corpus, ROWS, tmp_path, lambda line: None)
+    generator = np.random.default_rng(0)
+    ratios = [table.ratio(learner.drawn(generator)) for _ in range(40)]
+    assert abs(np.mean(ratios) - learner.budget) < abs(before - learner.budget)
+    assert np.mean(ratios) < 0.8 * before
+
+
+def test_prices_add_up_to_the_table(supernet: Supernet, table: LatencyTable) -> None:
+    prices, generator = Prices(table), np.random.default_rng(4)
+    wrong = []
+    for _ in range(60):
+        shape = supernet.space.random(generator)
+        expected = float(prices.expected(supernet.gates_of(shape)))
+        wrong.append(abs(expected / table.ratio(shape) - 1))
+    assert np.median(wrong) < 0.03
+    assert max(wrong) < 0.3  # pieces that two matrices share
+    dense = float(prices.expected(supernet.gates_of(supernet.space.dense)))
+    assert dense == pytest.approx(table.ratio(supernet.space.dense), rel=1e-5)
+
+
+def test_what_runs_away_is_said(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, corpus: Corpus, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        next(iter(supernet.layers[0].parameters())).fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"ran away at step .*: repeat it with a lower --learning-rate than 0.003"):
+        train(sandwich(supernet, teacher, table), corpus, ROWS, tmp_path, lambda line: None)
