@@ -45,10 +45,10 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
     }
     page = render(
         _BODY,
-        f"Networks searched in {record['checkpoint']}",
+        f"Networks searched in {Path(record['checkpoint']).name}",
         width=70,
         intro=(
-            f"Engine {options['engine']}, {options['threads']} thread(s), {options['tokens']} tokens; method "
+            f"Engine {options['engine']}; threads: {options['threads']}; {options['tokens']} tokens; method "
             f"{options['method']}, {options['steps']} steps of supernet training."
         ),
         found=found,
