@@ -23,6 +23,7 @@ REQUIRED = {
     "squeeze": ["encoder", "--text", "text.txt", "--output", "model"],
     "distil": ["data.csv", "--teacher", "teacher", "--base", "student", "--output", "model"],
     "pretrain": ["corpus", "--output", "model"],
+    "search": ["encoder", "--text", "text.txt", "--output", "searched"],
     "glue run": ["--model", "squeezebert", "--output", "glue"],
 }
 VERB_OF = {"finetune": "train", "glue": "glue run"}
