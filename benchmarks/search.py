@@ -1,0 +1,216 @@
+"""Searched networks against controls of the same measured latency, equally healed, on GLUE tasks.
+
+python benchmarks/search.py shapes --searched evolution=DIR gumbel=DIR --work DIR [--budget 0.4x]
+python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RTE] [--names a,b] [--seeds 1,2,3]
+
+`shapes` brings every control to the time of the searched network of one budget, by the search's own latency table and
+then by measuring: uniform groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left out, low
+rank with ranks that fit, and random networks. All are timed in one run, several times over, which also says what the
+noise is. `tasks` squeezes each task's teacher to each shape and distils it, all alike; its teachers are those of
+`squeeze.py`. Cells are kept in the work folder, so that a run that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from squeeze import (
+    BASE,
+    RESULTS,
+    Begun,
+    Runs,
+    calibration,
+    heal,
+    load_task,
+    reordered,
+    teacher_of,
+)
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from squeezebert.files.machine import describe_machine, package_versions
+from squeezebert.model import SqueezeBertConfig
+from squeezebert.search.evolution import fitted
+from squeezebert.search.latency import LatencyTable, Target, measure_ratios
+from squeezebert.search.space import Shape, Space
+from squeezebert.training.dense import load_dense
+from squeezebert.training.shapes import best_shape, paper_shape
+from squeezebert.training.squeeze import convert
+
+WITHIN = 0.03  # of the searched network's time: what counts as equal
+REPEATS = 5
+RANDOM = 16
+
+
+def scaled(make: Callable[[float], Shape], table: LatencyTable, aim: float) -> Shape:
+    """The shape of a family whose predicted ratio is nearest to `aim`; `make` takes a share from 0 to 1."""
+    return min((make(share) for share in np.linspace(0.02, 1, 99)), key=lambda shape: abs(table.ratio(shape) - aim))
+
+
+def families(space: Space) -> dict[str, Callable[[float], Shape]]:
+    """Controls without a search, each with one number that sets its time."""
+    full = space.choices["intermediate_size"][0]
+    low = {name: v for name, v in best_shape(space.hidden_size, full).items() if name in space.choices}
+
+    def width(share: float, step: int = 32) -> int:
+        return max(step, round(full * share / step) * step)
+
+    def free(shape: dict[str, Any]) -> Shape:
+        """A uniform shape whose numbers need not be among the search's choices."""
+        made = {field: [values[0]] * space.layers for field, values in space.choices.items()}
+        made |= {field: [value] * space.layers for field, value in shape.items()}
+        return made | {"k_rank": made["q_rank"], "v_rank": made["q_rank"], "shared_qkv_rank": True}
+
+    def layers(share: float) -> Shape:
+        kept = max(1, round(space.layers * share))
+        last = {round((i + 1) * space.layers / kept) - 1 for i in range(kept)}
+        dense = free({})
+        for layer in set(range(space.layers)) - last:
+            dense["kept_heads"][layer] = dense["intermediate_size"][layer] = 0
+        # What is left of a layer's time goes into the width of the others
+        rest = share * space.layers / kept
+        dense["intermediate_size"] = [width(min(1, rest)) if w else 0 for w in dense["intermediate_size"]]
+        return dense
+
+    def ranks(share: float) -> Shape:
+        return free({f: max(8, round(v * 2 * share / 8) * 8) if f.endswith("_rank") else v for f, v in low.items()})
+
+    return {
+        "groups 4": lambda share: free(paper_shape(4) | {"intermediate_size": width(share)}),
+        "groups 2": lambda share: free(paper_shape(2) | {"intermediate_size": width(share)}),
+        "fewer layers": layers,
+        "low rank": ranks,
+    }
+
+
+def shapes(options: argparse.Namespace) -> dict[str, Any]:
+    base: SqueezeBertConfig = load_dense(str(BASE)).config
+    space = Space.of(base)
+    searched = {name: Path(folder) for name, _, folder in (one.partition("=") for one in options.searched)}
+    first = next(iter(searched.values()))
+    told = json.loads((first / "latency.json").read_text())
+    target = Target(**told["target"])
+    table = LatencyTable(space, target, told["rows"], 0)
+    found: dict[str, Shape] = {}
+    for method, folder in searched.items():
+        for name, one in json.loads((folder / "search.json").read_text())["found"].items():
+            found[f"{method} {name}"] = one["shape"]
+    aim = float(options.budget.removesuffix("x"))
+    reference = measure_ratios(
+        {name: s for name, s in found.items() if name.endswith(options.budget)}, space, base, target
+    )
+    wanted = statistics.mean(row["ratio"] for row in reference.values())
+    generator = np.random.default_rng(0)
+    for name, make in families(space).items():
+        goal = wanted
+        for _ in range(4):
+            shape = scaled(make, table, goal)
+            ratio = measure_ratios({name: shape}, space, base, target)[name]["ratio"]
+            if abs(ratio / wanted - 1) <= WITHIN:
+                break
+            goal *= wanted / ratio
+        found[name] = shape
+    for number in range(RANDOM):
+        found[f"random {number + 1}"] = fitted(space, table, space.random(generator), aim, generator)
+    runs = [measure_ratios(found, space, base, target) for _ in range(REPEATS)]
+    rows = {}
+    for name, shape in found.items():
+        ratios = [run[name]["ratio"] for run in runs]
+        rows[name] = {
+            "shape": shape,
+            "ratio": statistics.median(ratios),
+            "spread": (max(ratios) - min(ratios)) / statistics.median(ratios),
+            "ms": statistics.median(run[name]["ms"] for run in runs),
+            "predicted": table.ratio(shape),
+        }
+        print(name, {k: round(v, 3) for k, v in rows[name].items() if k != "shape"}, flush=True)
+    return {"wanted": wanted, "budget": options.budget, "target": told["target"], "shapes": rows}
+
+
+def tasks(options: argparse.Namespace) -> None:
+    runs = Runs(options.work)
+    record_file = RESULTS / "search_shapes.json"
+    found = json.loads(record_file.read_text())["shapes"]
+    names = options.names.split(",") if options.names else list(found)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    cells: list[dict[str, Any]] = []
+    for task_name in options.tasks.split(","):
+        task = load_task(task_name, options.data, options.work)
+        task.precision = options.precision
+        teacher, cell = teacher_of(task, runs)
+        batches = calibration(task, tokenizer)
+        for name in names:
+            shape = found[name]["shape"]
+
+            def start(shape: Shape = shape) -> Any:
+                groups = max(g for field in shape if field.endswith("_groups") for g in shape[field])
+                ordered = reordered(teacher, groups, batches) if groups > 1 else teacher  # noqa: B023
+                return convert(ordered, shape, batches)  # noqa: B023
+
+            begun = Begun(start, task, tokenizer)
+            for seed in (int(seed) for seed in options.seeds.split(",")):
+
+                def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
+                    student, before = begun.student()
+                    folder = runs.work / f"healing-{task.name}"  # noqa: B023
+                    told = {"tokens": options.tokens, "seed": seed, "rate": options.rate}
+                    return {"start": before, "seed": seed, **heal(task, teacher, student, folder, **told)}  # noqa: B023
+
+                made = runs.cell("search", f"{task_name} {name} {options.tokens} {options.rate:g} {seed}", run)
+                cells.append(made | {"task": task_name, "name": name, "teacher": cell["score"]})
+                write("search_tasks", {"cells": merged(cells)}, options)
+
+
+def merged(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The recorded cells of other names, and these."""
+    place = RESULTS / "search_tasks.json"
+    there = json.loads(place.read_text())["cells"] if place.exists() else []
+    names = {cell["cell"] for cell in cells}
+    return [*(cell for cell in there if cell["cell"] not in names), *cells]
+
+
+def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> None:
+    command = "python " + shlex.join(["benchmarks/search.py", *sys.argv[1:]])
+    about = {"command": command, "machine": describe_machine(), "versions": package_versions()}
+    told = json.dumps({**about, **record}, indent=1)
+    for folder, label in ((options.data, "DATA"), (options.work, "WORK")):
+        if folder is not None:
+            told = told.replace(str(folder), label)
+    (RESULTS / f"{name}.json").write_text(told + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("shapes", "tasks"))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--searched", nargs="+", default=[], help="METHOD=FOLDER of `squeezebert search`")
+    parser.add_argument("--budget", default="0.45x", help="the searched network that controls are brought level with")
+    parser.add_argument("--tasks", default="SST-2,STS-B,RTE")
+    parser.add_argument("--names", default="", help="networks to heal; all by default")
+    parser.add_argument("--seeds", default="1")
+    parser.add_argument("--tokens", type=int, default=200_000)
+    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    if options.part == "shapes":
+        write("search_shapes", shapes(options), options)
+    else:
+        tasks(options)
+
+
+if __name__ == "__main__":
+    main()
