@@ -128,7 +128,7 @@ def plot_svg(record: Mapping[str, Any], threads: int, batch: int) -> str:
             axes.set_title(f"{length} tokens")
             axes.grid(axis="x", alpha=0.25)
         figure.supxlabel(f"median ms; threads: {threads}, texts at a time: {batch}", fontsize=10)
-        return svg_of(figure)
+        return svg_of(figure, "Latency of each model; the table has the numbers")
 
 
 _BODY = """<p>{{ note }}</p>

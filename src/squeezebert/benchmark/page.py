@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from html import escape
 from typing import Any
 
 _BASE = """<!doctype html>
@@ -48,12 +49,12 @@ def render(body: str, title: str, *, width: int = 62, **values: Any) -> str:
     return pages.get_template("page").render(title=title, width=width, **values)
 
 
-def svg_of(figure: Any) -> str:
-    """Return a matplotlib figure as an SVG element, and close it."""
+def svg_of(figure: Any, label: str) -> str:
+    """Return a matplotlib figure as an SVG element, and close it; `label` is what a screen reader says of it."""
     from matplotlib import pyplot
 
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     pyplot.close(figure)
     svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    return svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(label, quote=True)}"', 1)

@@ -157,7 +157,7 @@ def plot_svg(rows: Sequence[Row], tokens: int) -> str:
         axes.minorticks_off()
         axes.grid(alpha=0.25)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, frameon=False)
-        return svg_of(figure)
+        return svg_of(figure, "Accuracy of each model against its latency; the table has the numbers")
 
 
 _BODY = """<p>{{ report.lead }}</p>

@@ -117,7 +117,7 @@ def _front(name: str, found: Mapping[str, Any]) -> str:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
         axes.grid(alpha=0.25)
         figure.tight_layout()
-        return svg_of(figure)
+        return svg_of(figure, f"{name}: error of every judged network against its predicted time")
 
 
 def _predictions(rows: list[Mapping[str, float]], held_out: int) -> str:
@@ -141,4 +141,4 @@ def _predictions(rows: list[Mapping[str, float]], held_out: int) -> str:
         axes.legend(frameon=False)
         axes.grid(alpha=0.25)
         figure.tight_layout()
-        return svg_of(figure)
+        return svg_of(figure, "Predicted against measured latency of random networks")

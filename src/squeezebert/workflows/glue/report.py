@@ -227,7 +227,8 @@ def plots(results: Sequence[TaskResult], measured: dict[str, Any] | None) -> lis
         axes.set_ylabel("score on the dev rows")
         axes.grid(axis="y", alpha=0.25)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2)
-        pictures.append((svg_of(figure), "Every seed (dots) and their median (lines)."))
+        told = "Scores of every model on every task; the table has the numbers"
+        pictures.append((svg_of(figure, told), "Every seed (dots) and their median (lines)."))
         if measured:
             pictures += _tradeoff(results, measured, groups)
     return pictures
@@ -256,7 +257,8 @@ def _tradeoff(
     axes.set_ylabel(f"mean score: {', '.join(shared)}")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2)
-    return [(svg_of(figure), "Higher and further left is better.")]
+    told = "Mean score of each model against its latency"
+    return [(svg_of(figure, told), "Higher and further left is better.")]
 
 
 _BODY = """{% for svg, caption in pictures %}<figure>{{ svg | safe }}<figcaption>{{ caption }}</figcaption></figure>
