@@ -1,6 +1,6 @@
 """Searched networks against controls of the same measured latency, equally healed, on GLUE tasks.
 
-python benchmarks/search.py shapes --searched evolution=DIR gumbel=DIR --work DIR [--budget 0.4x]
+python benchmarks/search.py shapes --searched evolution=DIR gumbel=DIR --work DIR [--budget 0.45x]
 python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RTE] [--names a,b] [--seeds 1,2,3]
 
 `shapes` brings every control to the time of the searched network of one budget, by the search's own latency table and

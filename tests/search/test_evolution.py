@@ -11,7 +11,7 @@ from test_latency import TARGET, measured
 from test_space import points, space
 
 from squeezebert.files.errors import OptionError
-from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front
+from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front, ranked
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.space import Shape
 
@@ -78,6 +78,13 @@ def test_another_seed_searches_elsewhere(table: LatencyTable, tmp_path: Path) ->
 def test_budgets_that_nothing_meets(table: LatencyTable, budget: float, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         check_budget(table, budget)
+
+
+def test_what_is_over_the_budget_is_never_the_best() -> None:
+    found = [
+        Judged({"a": i}, error, ratio) for i, (error, ratio) in enumerate([(1, 0.6), (3, 0.5), (2, 0.4), (0, 0.9)])
+    ]
+    assert [one.error for one in ranked(found, 0.5)] == [2, 3, 1, 0]
 
 
 def test_the_front_is_what_none_is_better_than() -> None:

@@ -99,7 +99,7 @@ def evolve(
     began = time.monotonic()
     said = began
     for generation in range(generations):
-        parents = _best(living)[: max(2, round(population * _PARENTS))]
+        parents = ranked(living, budget)[: max(2, round(population * _PARENTS))]
         children: list[Judged] = []
         while len(children) < population - len(parents):
             for _ in range(_TRIES):
@@ -114,13 +114,13 @@ def evolve(
         living = [*parents, *children]
         now = time.monotonic()
         if now - said > 20 or generation + 1 == generations:
-            said = now
+            said, best = now, ranked(living, budget)[0]
             left = (now - began) / (generation + 1) * (generations - generation - 1)
             report(
-                f"evolution: generation {generation + 1} of {generations}, error {_best(living)[0].error:.4f}, "
+                f"evolution: generation {generation + 1} of {generations}, error {best.error:.4f}, "
                 f"{left / 60:.0f} min left"
             )
-    return _best(living)[0]
+    return ranked(living, budget)[0]
 
 
 def check_budget(table: LatencyTable, budget: float) -> None:
@@ -165,9 +165,10 @@ def _distance(ratio: float, budget: float) -> float:
     return max(ratio - budget, _LEAST * budget - ratio, 0.0)
 
 
-def _best(judged: Sequence[Judged]) -> list[Judged]:
+def ranked(judged: Sequence[Judged], budget: float) -> list[Judged]:
+    """Different networks, the best first; those over the budget come last, however good."""
     unique = {_key(one.shape): one for one in judged}
-    return sorted(unique.values(), key=lambda one: one.error)
+    return sorted(unique.values(), key=lambda one: (max(one.ratio - budget, 0.0), one.error))
 
 
 def _key(shape: Shape) -> str:

@@ -23,11 +23,12 @@ from transformers.utils import logging
 from squeezebert.benchmark.baselines import write_ours
 from squeezebert.benchmark.latency import measure_latency
 from squeezebert.data.corpus import Corpus, tokenise_corpus
+from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
-from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front
+from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front, ranked
 from squeezebert.search.latency import ENGINES, LatencyTable, Target, build_table
 from squeezebert.search.learning import GumbelLearner, Judge, Learner, SandwichLearner, train, within
 from squeezebert.search.options import SearchOptions, SearchPlaces
@@ -139,7 +140,7 @@ def _find(
 ) -> dict[str, Any]:
     """Search one budget's network, heal it, time it, and write it."""
     folder = output / name
-    if (folder / RESULT).exists():
+    if folder.exists():
         return _told(folder / RESULT)
     space, teacher = table.space, learner.teacher
     judged = Record(output / f"judged-{name if options.method == 'gumbel' else 'all'}.jsonl", judge, table)
@@ -179,13 +180,13 @@ def _find(
         "seen": [[one.ratio, one.error] for one in judged.found.values()],
         "controls": {label: [one.ratio, one.error] for label, one in controls.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, student, tokenizer)
-    lines = (f"{field}: {json.dumps(value)}\n" for field, value in best.shape.items())  # JSON is YAML, a list a line
-    (folder / SHAPE).write_text("".join(lines), encoding="utf-8")
-    part = folder / f".{RESULT}.part"
-    part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / RESULT)  # last: a folder that has it is complete
+    with new_folder(folder) as building:
+        save_model(building, student, tokenizer)
+        lines = (
+            f"{field}: {json.dumps(value)}\n" for field, value in best.shape.items()
+        )  # JSON is YAML, a list a line
+        (building / SHAPE).write_text("".join(lines), encoding="utf-8")
+        (building / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return told
 
 
@@ -194,7 +195,7 @@ def _search(learner: Learner, record: Record, budget: float, options: SearchOpti
     if isinstance(learner, GumbelLearner):
         generator = np.random.default_rng([options.seed, round(budget * 1e6)])
         drawn = [learner.most_likely(), *(learner.drawn(generator) for _ in range(options.drawn))]
-        return min((record(fitted(space, table, one, budget, generator)) for one in drawn), key=lambda one: one.error)
+        return ranked([record(fitted(space, table, one, budget, generator)) for one in drawn], budget)[0]
     return evolve(
         space,
         record,
@@ -295,10 +296,10 @@ def _heal(
 
 
 def _teacher(base: SqueezeBertModel, batches: Any, folder: Path, tokenizer: Any, report: Report) -> SqueezeBertModel:
-    if not (folder / RESULT).exists():
+    if not folder.exists():
         report("looking for an order of channels in which groups carry most")
-        save_model(folder, nested_order(base, batches), tokenizer)
-        (folder / RESULT).write_text("{}")
+        with new_folder(folder) as building:
+            save_model(building, nested_order(base, batches), tokenizer)
     teacher: SqueezeBertModel = SqueezeBertModel.from_pretrained(folder)
     teacher.train(False)
     return teacher

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -247,7 +246,7 @@ def _attention_work(
     _matrix(work, own, A, C, after, after_rank)
     total: np.ndarray = _vector(work) + attention_rest(C, D, T, own, heads)
     if any(not _dense_is_cheaper(C, A, groups, rank, shared=True) for groups in (q, k, v)):
-        total += shared_work(C, A, T, rank)
+        total += shared_work(C, T, rank)
     return total
 
 
@@ -277,7 +276,7 @@ def feed_forward_rest(C: int, rows: int, F: int, act: str) -> np.ndarray:
     return _vector({act if act in WORK else "gelu": rows * F, "normalised": rows * C})
 
 
-def shared_work(C: int, A: int, T: int, rank: int) -> np.ndarray:
+def shared_work(C: int, T: int, rank: int) -> np.ndarray:
     """What the first factor asks for that query, key and value share."""
     work = _nothing()
     if rank:
@@ -355,12 +354,3 @@ def _product(work: dict[str, float], n: int, k: int, m: int) -> None:
     work["inputs read"] += n * k
     work["outputs written"] += n * m
     work["weights read"] += k * m
-
-
-def noise_floor(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Median relative difference of repeated measurements of one network; NaN without repetitions."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(json.dumps(row["shape"], sort_keys=True), []).append(float(row["ratio"]))
-    spreads = [(max(values) - min(values)) / np.mean(values) for values in found.values() if len(values) > 1]
-    return float(np.median(spreads)) if spreads else math.nan

@@ -45,7 +45,7 @@ class Prices:
         C, D, own = space.hidden_size, space.head_size, 1 if last else self.table.target.tokens
         parts = [
             self._part(("kept_heads",), lambda heads: attention_rest(C, D, T, own, heads)),
-            self._part(("kept_heads", "q_rank"), lambda heads, rank: shared_work(C, heads * D, T, rank)),
+            self._part(("kept_heads", "q_rank"), lambda heads, rank: shared_work(C, T, rank)),
         ]
         for name, rows in (("q", own), ("k", T), ("v", T)):
 

@@ -6,7 +6,7 @@ exports and runs like any other model. Serves everything in this room.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,11 +159,3 @@ class Space:
     def uniform(self, **fields: Any) -> Shape:
         """A point whose layers are all alike: the dense one with some fields changed."""
         return self.repaired({**self.dense, **{name: [value] * self.layers for name, value in fields.items()}})
-
-
-def halves(shape: Shape) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Each layer's number, the name of each half that it has, and that half's fields."""
-    for layer, (heads, width) in enumerate(zip(shape["kept_heads"], shape["intermediate_size"], strict=True)):
-        for name, there, fields in (("attention", heads, _ATTENTION), ("feed-forward", width, _FEED_FORWARD)):
-            if there:
-                yield layer, name, {field: shape[field][layer] for field in fields}

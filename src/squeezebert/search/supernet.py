@@ -33,6 +33,7 @@ from squeezebert.training.regroup import (
     find_orders,
     input_variances,
     reorder,
+    watch_inputs,
 )
 from squeezebert.training.squeeze import RIDGE
 
@@ -425,25 +426,12 @@ def _target(moment: Moments, ridge: float) -> Target:
 
 def _input_moments(model: SqueezeBertModel, batches: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[Any, Moments]:
     """Moments of the inputs of each matrix over text; query stands for key and value too."""
-    found: dict[Any, Moments] = {}
-    text: list[Tensor] = []
-
-    def note(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        x = arguments[0][text[-1]]
-        found.setdefault(layer, Moments(layer.in_features, 1)).add(x, x[:, :1])
-
-    layers = []
+    layers: list[Any] = []
     for block in model.encoder.layers:
         one = cast(Any, block)
         layers += [one.attention.query, one.post_attention.conv1d, one.intermediate.conv1d, one.output.conv1d]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        for ids, mask, types in batches:
-            text.append(mask.bool())
-            model(ids, mask, types)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    found = {layer: Moments(layer.in_features, 1) for layer in layers}
+    watch_inputs(model, layers, batches, lambda layer, x_NI: found[layer].add(x_NI, x_NI[:, :1]))
     return found
 
 

@@ -162,7 +162,11 @@ def check_fit(student: Any, teacher: Any, corpus: Corpus, options: GeneralDistil
             f"hidden states of {widths[0]} and {widths[1]} channels cannot be compared: set --hidden-weight to 0 and "
             "--relation-weight above 0"
         )
-    for width in widths:
+    for model in (student, teacher):
+        of_layer = getattr(model.config, "attention_width", None)  # ours may keep fewer heads, or none
+        width = of_layer(model.config.num_hidden_layers - 1) if of_layer else model.config.hidden_size
+        if options.relation_weight and not width:
+            raise OptionError("--relation-weight: the student's last layer has no attention: set it to 0")
         if options.relation_weight and width % options.relation_heads:
             raise OptionError(f"--relation-heads {options.relation_heads}: does not divide {width} channels")
     if options.logit_weight:

@@ -16,7 +16,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from squeezebert.model import GroupedLinear, SqueezeBertConfig, SqueezeBertPreTrainedModel
+from squeezebert.model import SqueezeBertConfig, SqueezeBertPreTrainedModel
+from squeezebert.training.fitting import Moments
+from squeezebert.training.regroup import watch_inputs
 
 Model = TypeVar("Model", bound=SqueezeBertPreTrainedModel)
 NARROWED = ("intermediate_size", "kept_heads")
@@ -66,7 +68,9 @@ def rank_units(
     layers = [layer for block in blocks for layer in (block.post_attention.conv1d, block.output.conv1d)]
     moments = {layer: torch.eye(layer.in_features) for layer in layers}
     if batches is not None:
-        moments = _second_moments(model, layers, batches)
+        seen = {layer: Moments(layer.in_features, 1) for layer in layers}
+        watch_inputs(model, layers, batches, lambda layer, x_NI: seen[layer].add(x_NI, x_NI[:, :1]))
+        moments = {layer: one.target(torch.zeros(1, one.inputs), 0.0).xx for layer, one in seen.items()}
     heads, inner = [], []
     for block in blocks:
         after, down = block.post_attention.conv1d, block.output.conv1d
@@ -179,31 +183,3 @@ def _cut(state: dict[str, Any], name: str, rows: Tensor | None, columns: Tensor 
         state[f"{name}.weight"], state[f"{name}.bias"] = state[f"{name}.weight"][rows], state[f"{name}.bias"][rows]
     if columns is not None:
         state[f"{name}.weight"] = state[f"{name}.weight"][:, columns]
-
-
-def _second_moments(
-    model: SqueezeBertPreTrainedModel,
-    layers: Sequence[GroupedLinear],
-    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
-) -> dict[GroupedLinear, Tensor]:
-    """Centred second moments of the inputs of some layers over text, (I, I) each."""
-    sums: dict[GroupedLinear, list[Tensor]] = {}
-    text: list[Tensor] = []
-
-    def note(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        x = arguments[0][text[-1]].float()
-        new = [torch.tensor(float(len(x))), x.sum(0), x.T @ x]
-        sums[layer] = [a + b for a, b in zip(sums[layer], new, strict=True)] if layer in sums else new
-
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    training = model.training
-    model.train(False)
-    try:
-        for ids, mask, types in batches:
-            text.append(mask.bool())
-            model.base_model(ids, mask, types)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return {layer: xx / n - torch.outer(x / n, x / n) for layer, (n, x, xx) in sums.items()}

@@ -41,17 +41,18 @@ class Orders:
 
 
 @torch.no_grad()
-def input_variances(model: SqueezeBertPreTrainedModel, batches: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Any:
-    """Return for each dense matrix the variance of its inputs, (C_in,), over the text of `batches`."""
-    sums: dict[GroupedLinear, list[Tensor]] = {}
+def watch_inputs(
+    model: SqueezeBertPreTrainedModel,
+    layers: Sequence[GroupedLinear],
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    note: Callable[[GroupedLinear, Tensor], None],
+) -> None:
+    """Run a dense model over text, and hand what each of `layers` reads, padding left out, to `note`: (N, C_in)."""
     text: list[Tensor] = []
-
-    def note(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        x = arguments[0][text[-1]].double()
-        new = [torch.tensor(float(len(x))), x.sum(0), x.pow(2).sum(0)]
-        sums[layer] = [a + b for a, b in zip(sums[layer], new, strict=True)] if layer in sums else new
-
-    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, GroupedLinear)]
+    hooks = [
+        layer.register_forward_hook(lambda module, arguments, output: note(module, arguments[0][text[-1]]))
+        for layer in layers
+    ]
     training = model.training
     model.train(False)
     try:
@@ -62,6 +63,18 @@ def input_variances(model: SqueezeBertPreTrainedModel, batches: Sequence[tuple[T
         model.train(training)
         for hook in hooks:
             hook.remove()
+
+
+def input_variances(model: SqueezeBertPreTrainedModel, batches: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Any:
+    """Return for each dense matrix the variance of its inputs, (C_in,), over the text of `batches`."""
+    sums: dict[GroupedLinear, list[Tensor]] = {}
+
+    def note(layer: GroupedLinear, x_NC: Tensor) -> None:
+        x = x_NC.double()
+        new = [torch.tensor(float(len(x))), x.sum(0), x.pow(2).sum(0)]
+        sums[layer] = [a + b for a, b in zip(sums[layer], new, strict=True)] if layer in sums else new
+
+    watch_inputs(model, [m for m in model.modules() if isinstance(m, GroupedLinear)], batches, note)
     return {layer: (square / n - (total / n) ** 2).clamp_min(0) for layer, (n, total, square) in sums.items()}
 
 
