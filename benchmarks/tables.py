@@ -234,8 +234,9 @@ def _told(record: dict[str, Any]) -> str:
 
 def made_on(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
+    units = f" ({machine['vector_units']})" if machine.get("vector_units") else ""
     return (
-        f"Measured on {machine['processor']}, {machine['cores']} cores, with torch {versions['torch']}, "
+        f"Measured on {machine['processor']}{units}, {machine['cores']} cores, with torch {versions['torch']}, "
         f"onnxruntime {versions['onnxruntime']}."
     )
 

@@ -115,6 +115,21 @@ def test_a_baseline_is_written_and_longer_text_takes_longer(tmp_path):
     assert usual["int8"].path.stat().st_size < 0.6 * usual["fp32"].path.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("lines", "units"),
+    [
+        ("model name\t: A chip\nflags\t\t: fpu avx avx2 avx512_vnni amx_tile amx_int8\n", "avx2 avx512_vnni amx_int8"),
+        ("model name\t: A chip\nFeatures\t: fp asimd asimddp i8mm\n", "asimddp i8mm"),
+        ("model name\t: A chip\n", ""),
+    ],
+)
+def test_processors_of_one_name_differ_in_their_vector_units(lines, units, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(lines)
+    monkeypatch.setattr("squeezebert.files.machine._CPUINFO", tmp_path / "cpuinfo")
+    told = describe_machine()
+    assert (told["processor"], told["vector_units"]) == ("A chip", units)
+
+
 def test_the_machine_is_described():
     machine = describe_machine()
     assert machine["cores"] >= 1

@@ -273,6 +273,7 @@ def test_models_and_corpora_that_do_not_fit_are_refused(corpus, teacher, tmp_pat
     )
     refused("24 and 32 channels cannot be compared", student=new_student(teacher, hidden_size=24))
     refused("--relation-heads 5: does not divide 32", relation_weight=1.0, relation_heads=5)
+    refused("last layer has no attention", student=new_student(teacher, kept_heads=[4, 0]), relation_weight=1.0)
     refused("--logit-weight: SqueezeBertModel has no head", logit_weight=1.0)
     refused("--cache-gigabytes is 1e-06", cache_teacher=True, cache_gigabytes=1e-6)
 

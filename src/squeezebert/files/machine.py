@@ -8,13 +8,22 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+# What decides how fast vectors and integer products are, as Linux names it, on x86-64 and on ARM
+_VECTOR_UNITS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")
+_CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("squeezebert", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
 
 
 def describe_machine() -> dict[str, str | int | None]:
-    """Return processor name, cores this process may use, memory in GB, operating system and Python version."""
+    """Return what a speed depends on.
+
+    Processor name and vector units (processors of one name may differ in them; empty where the system does not say),
+    cores this process may use, memory in GB, operating system and Python version.
+    """
+    units = (_cpuinfo("flags") or _cpuinfo("Features")).split()
     return {
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "vector_units": " ".join(unit for unit in _VECTOR_UNITS if unit in units),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": _memory_gb(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -43,13 +52,13 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's list, or nothing."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(field):
                 return " ".join(line.partition(":")[2].split())
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def _memory_gb() -> int | None:

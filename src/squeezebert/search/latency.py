@@ -158,7 +158,7 @@ def describe(space: Space, target: Target) -> dict[str, Any]:
     """What a table is of: it serves nothing else."""
     machine = describe_machine()
     about = {
-        "machine": {name: machine[name] for name in ("processor", "cores", "system")},
+        "machine": {name: machine[name] for name in ("processor", "vector_units", "cores", "system")},
         "onnxruntime": package_versions()["onnxruntime"],
         "target": asdict(target),
         "space": {**asdict(space), "choices": {name: list(values) for name, values in space.choices.items()}},
