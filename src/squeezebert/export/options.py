@@ -13,6 +13,8 @@ OPSETS = (18, 19, 20)
 
 
 Embeddings = Literal["int8", "int4"]
+Activations = Literal["dynamic", "static"]
+Ranges = Literal["minmax", "percentile", "mse"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class ExportOptions:
     """which files to write: int8 is small and fast, fp32 answers as torch does"""
     embeddings: Embeddings = "int8"
     """bits of the word embeddings in the int8 file: int4 makes it smaller by nearly half of them"""
+    activations: Activations = "dynamic"
+    """how the int8 file rounds activations: in ranges taken in each run, or static, in ranges found beforehand on
+    calibration text, which makes answers independent of the texts in a batch"""
+    ranges: Ranges = "mse"
+    """what a static range covers: all values that were seen, all but a ten-thousandth, or as much as errs least"""
+    spare_blocks: int = 0
+    """blocks that may stay fp32 in the int8 file where it would be refused otherwise, those that err most first"""
     max_accuracy_drop: float = 0.5
     """int8 is refused when it certainly loses more accuracy than this, in points"""
     min_agreement: float = 0.98
@@ -41,6 +50,11 @@ class ExportOptions:
             raise OptionError(f"precision = {self.precision!r}: give both, fp32 or int8")
         if self.embeddings not in get_args(Embeddings):
             raise OptionError(f"embeddings = {self.embeddings!r}: give one of {', '.join(get_args(Embeddings))}")
+        for name, kinds in (("activations", Activations), ("ranges", Ranges)):
+            if getattr(self, name) not in get_args(kinds):
+                raise OptionError(f"{name} = {getattr(self, name)!r}: give one of {', '.join(get_args(kinds))}")
+        if isinstance(self.spare_blocks, bool) or not isinstance(self.spare_blocks, int) or self.spare_blocks < 0:
+            raise OptionError(f"spare_blocks = {self.spare_blocks!r}: give a whole number from 0")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise OptionError(f"max_accuracy_drop = {self.max_accuracy_drop!r}: give points from 0 to 100")
         if not 0 <= self.min_agreement <= 1:

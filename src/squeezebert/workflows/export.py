@@ -26,7 +26,13 @@ def export_folder(
     """
     checkpoint = Path(places.checkpoint)
     examples = None if rows.eval is None else _examples(checkpoint, rows, report)
-    return summary(export_checkpoint(checkpoint, Path(places.output), options, examples, report))
+    calibration = None
+    if places.calibration is not None:
+        read = read_examples(places.calibration, DataOptions(encoding=rows.encoding))
+        calibration = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in read]
+        if not calibration:
+            raise TableError(f"{places.calibration}: no usable rows to find ranges on")
+    return summary(export_checkpoint(checkpoint, Path(places.output), options, examples, report, calibration))
 
 
 def evaluation_row(example: Example) -> dict[str, Any]:

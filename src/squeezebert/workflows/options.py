@@ -139,6 +139,8 @@ class ExportPlaces:
     """Folder of a trained model."""
     output: str
     """Folder for the exported model."""
+    calibration: str | None = None
+    """Table or text file of texts like those that the model will read, without labels, for `--activations static`."""
 
 
 @dataclass(frozen=True)
