@@ -236,7 +236,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the program with a message."""
-        if "does not support item assignment" in message:
+        if "does not support item assignment" in message or "object is not iterable" in message:
             message = "a recipe has one value where several can be given: write a list, as `text: [corpus.txt]`"
         super().error(message, ex)
 

@@ -246,3 +246,34 @@ def test_texts_without_labels_have_to_be_of_the_tasks_kind(made, tmp_path, capsy
     told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
     assert "the task is of single texts, and these are pairs" in refused(capsys, *told, "--unlabelled", pairs)
     assert "no such file" in refused(capsys, *told, "--unlabelled", tmp_path / "nothing.txt")
+
+
+def test_bad_rows_of_texts_without_labels_are_skipped_where_that_is_asked_for(made, tmp_path, capsys):
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"a goal\n" + "die Tür\n".encode("latin-1") + b"a team\n")
+    told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
+    assert "--skip-bad-rows" in refused(capsys, *told, *FAST, "--unlabelled", latin)
+    assert run("distil", *told, *FAST, "--unlabelled", latin, "--skip-bad-rows") == 0
+    said = capsys.readouterr().err
+    assert "2 without labels" in said
+    assert "skipped 1 rows of" in said
+
+
+def test_columns_that_were_named_are_read_of_texts_without_labels_too(made, tmp_path, capsys):
+    more = tmp_path / "more.csv"
+    more.write_text("id,message\n1,a goal\n2,a team\n")
+    told = (made / "t.csv", "--teacher", made / "teacher", "--base", made / "encoder", "--output", tmp_path / "out")
+    assert run("distil", *told, *FAST, "--text", "message", "--label", "folder", "--unlabelled", more) == 0
+    assert "2 without labels" in capsys.readouterr().err
+
+
+def test_a_student_that_is_not_fitted_to_its_teacher_is_told_why(made, tiny_base, tmp_path, capsys):
+    told = ("distil", made / "t.csv", "--teacher", made / "teacher", *FAST)
+    assert run(*told, "--base", tiny_base, "--output", tmp_path / "dense") == 0
+    assert "not fitted to the teacher: it is dense" in capsys.readouterr().err
+    (tmp_path / "shape.yaml").write_text("kept_heads: 2\nq_groups: 2\n")
+    (tmp_path / "text.txt").write_text("a goal\na team\n" * 30)
+    squeeze = ("squeeze", tiny_base, "--text", tmp_path / "text.txt", "--output", tmp_path / "narrow", "--no-heal")
+    assert run(*squeeze, "--shape", tmp_path / "shape.yaml") == 0
+    assert run(*told, "--base", tmp_path / "narrow", "--output", tmp_path / "student") == 0
+    assert "it has fewer heads or inner channels" in capsys.readouterr().err

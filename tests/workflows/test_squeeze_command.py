@@ -15,7 +15,7 @@ import squeezebert.model as ours
 from dense_models import bert, classifier, text_file
 from squeezebert.cli import main
 from squeezebert.model.configuration import GROUP_FIELDS
-from tiny_checkpoints import tiny_tokenizer
+from tiny_checkpoints import texts, tiny_tokenizer
 
 FAST = ("--steps", "6", "--batch-tokens", "200", "--held-out", "4")
 
@@ -465,3 +465,113 @@ def test_a_recipe_with_one_value_for_a_list_is_explained(base, tmp_path, capsys)
     with pytest.raises(SystemExit):
         run(base, "--output", tmp_path / "out", "--recipe", recipe)
     assert "write a list" in capsys.readouterr().err
+
+
+def test_rows_that_a_classifier_is_scored_on_are_not_learned_from(tmp_path, capsys):
+    dense = classifier(tmp_path / "dense")
+    rows = [json.loads(line)["text"] for line in (dense / "evaluation.jsonl").read_text().splitlines()]
+    mixed = tmp_path / "mixed.txt"
+    mixed.write_text("".join(f"{text}\n" for text in [*texts(60, seed=8), *rows]))
+    told = ("--groups", 2, "--no-heal")
+    assert run(dense, "--text", mixed, "--output", tmp_path / "mixed", *told) == 0
+    assert f"40 texts are left out: {dense} is evaluated on them" in capsys.readouterr().err
+    alone = tmp_path / "alone.txt"
+    alone.write_text("".join(f"{text}\n" for text in texts(60, seed=8)))
+    assert run(dense, "--text", alone, "--output", tmp_path / "alone", *told) == 0
+    assert "left out" not in capsys.readouterr().err
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("mixed", "alone")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    only = tmp_path / "only.txt"
+    only.write_text("".join(f"{text}\n" for text in rows))
+    line = refused(capsys, dense, "--text", only, "--output", tmp_path / "out", *told)
+    assert "all 40 texts are rows that the model is evaluated on: give others" in line
+    (dense / "evaluation.jsonl").write_text("{")
+    assert "evaluation.jsonl is not as training wrote it" in refused(
+        capsys, dense, "--text", mixed, "--output", tmp_path / "out", *told
+    )
+
+
+def test_another_teacher_of_another_width_is_learned_from(base, text, tmp_path, capsys):
+    other = bert(tmp_path / "other", hidden_size=48, intermediate_size=96)
+    told = (base, "--text", text, "--groups", 2, *FAST, "--teacher", other)
+    relations = ("--hidden-weight", 0, "--relation-weight", 1, "--relation-heads", 4)
+    assert run(*told, "--output", tmp_path / "out", *relations) == 0
+    record = json.loads((tmp_path / "out" / "squeeze.json").read_text())
+    assert record["teacher"] == record["healing"]["teacher"] == str(other)
+    capsys.readouterr()
+    assert "cannot be compared channel by channel" in refused(capsys, *told, "--output", tmp_path / "a")
+    line = refused(capsys, *told, "--output", tmp_path / "a", *relations, "--no-heal")
+    assert "nothing is learned of it" in line
+    nowhere = (*told[:-1], tmp_path / "nowhere", "--output", tmp_path / "a", *relations)
+    assert "no teacher there" in refused(capsys, *nowhere)
+
+
+def test_little_text_to_fit_on_is_said(base, text, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text("the boat on the river\n")
+    told = ("--groups", 2, "--no-heal", "--output")
+    assert run(base, "--text", tmp_path / "one.txt", *told, tmp_path / "a") == 0
+    assert "warning: 7 tokens of text, and matrices read up to 64 channels" in capsys.readouterr().err
+    assert run(base, "--text", text, *told, tmp_path / "b") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_what_no_heal_leaves_aside_is_said(base, text, tmp_path, capsys):
+    told = (base, "--text", text, "--groups", 2, "--no-heal")
+    assert run(*told, "--output", tmp_path / "a", "--steps", 5) == 0
+    assert "--no-heal: nothing is learned" in capsys.readouterr().err
+    assert run(*told, "--output", tmp_path / "b", "--seed", 5) == 0
+    assert "--no-heal" not in capsys.readouterr().err
+
+
+def test_files_of_others_among_the_milestones_are_left_alone(base, text, tmp_path, capsys):
+    output = tmp_path / "out"
+    told = (base, "--text", text, "--output", output, "--groups", 2, *FAST, "--milestones", 0.5)
+    assert run(*told) == 0
+    for place in ("notes.txt", "step-3/notes.txt"):
+        (output / "milestones" / place).write_text("mine")
+        assert f"holds milestones/{place} beside a model" in refused(capsys, *told, "--overwrite")
+        (output / "milestones" / place).unlink()
+    assert run(*told, "--overwrite") == 0
+
+
+def test_training_over_a_squeezed_model_leaves_nothing_of_it(base, text, tmp_path, topic_table):
+    output = tmp_path / "out"
+    assert run(base, "--text", text, "--output", output, "--groups", 2, *FAST, "--milestones", 0.5) == 0
+    assert {"squeeze.json", "healing.json", "milestones"} <= set(left(output))
+    (output / "mine.txt").write_text("mine")
+    told = ("--base", base, "--epochs", 1, "--output", output, "--overwrite")
+    assert main(["train", str(topic_table), *map(str, told)]) == 0
+    assert not {"squeeze.json", "healing.json", "healing.jsonl", "milestones"} & set(left(output))
+    assert (output / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("kept_heads: 0\nintermediate_size: 0\n", "leaves out both halves of every layer"),
+        ("intermediate_act: [[relu]]\n", "expected gelu, relu"),
+        ("kept_heads: [2, 2, 2]\n", "kept_heads lists 3 layers"),
+    ],
+)
+def test_shapes_that_leave_nothing_or_name_no_activation(shape, words, base, text, tmp_path, capsys):
+    (tmp_path / "shape.yaml").write_text(shape)
+    line = refused(capsys, base, "--text", text, "--output", tmp_path / "out", "--shape", tmp_path / "shape.yaml")
+    assert words in line
+    assert "groups that divide" not in line
+
+
+def test_empty_names_large_seeds_and_deeper_folders(base, text, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(text.parent)
+    told = (base, "--output", tmp_path / "out", "--groups", 2, "--no-heal", "--text")
+    assert "--text: an empty name" in refused(capsys, *told, "")
+    assert "--seed 4294967296: expected a whole number" in refused(capsys, *told, text, "--seed", 2**32)
+    folder = tmp_path / "folder"
+    (folder / "deeper").mkdir(parents=True)
+    for place in ("a.txt", "deeper/b.txt"):
+        shutil.copyfile(text, folder / place)
+    assert run(*told, folder) == 0
+    assert "1 .txt files in its subfolders are not read" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text('{"text": "the boat"}\n{"text": \n')
+    line = refused(capsys, *told, tmp_path / "bad.jsonl", "--overwrite")
+    assert "mend the row" in line
+    assert "--skip-bad-rows" not in line

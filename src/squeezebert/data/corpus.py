@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -81,6 +81,7 @@ def tokenise_corpus(
     short_share: float = 1 / 3,
     seed: int = 0,
     vocab_size: int | None = None,
+    leave_out: Collection[tuple[str, str | None]] = (),
     report: Report = lambda line: None,
 ) -> Corpus:
     """Return the token sequences of a corpus or table, from `folder` if they are there, else made and put there.
@@ -89,10 +90,11 @@ def tokenise_corpus(
     tokenizer's special tokens; for `short_share` of them the length is drawn evenly from 8 to `max_length`, because
     tasks have short texts. No token is lost: a sentence that is too long is split. Rows of a table are a sequence
     each, cut to `max_length`. What is in `folder` is reused when source (by content), tokenizer and numbers are the
-    same, and made anew otherwise. With `vocab_size`, the model's, a token beyond it is an error.
+    same, and made anew otherwise. With `vocab_size`, the model's, a token beyond it is an error. Texts or pairs in
+    `leave_out` are passed over, and counted in the manifest.
 
     Raises:
-        TableError: what `read_texts` raises.
+        TableError: what `read_texts` raises, and where nothing but texts to leave out is there.
         OptionError: tokenizer and model do not belong together, or a number that cannot be.
         FolderError: `folder` holds something else.
     """
@@ -109,7 +111,10 @@ def tokenise_corpus(
         "text": text,
         "encoding": encoding,
         "seed": seed,
+        "leave_out": hashlib.sha256(repr(sorted(map(repr, leave_out))).encode()).hexdigest() if leave_out else None,
     }
+    for one in _sources(source):
+        _tell_subfolders(Path(one), report)
     if folder.exists():
         if not (folder / MANIFEST).exists() and (folder.is_file() or any(folder.iterdir())):
             raise FolderError(f"{folder} holds something that is not a tokenised corpus: choose another folder")
@@ -121,14 +126,22 @@ def tokenise_corpus(
             there.check_vocabulary(vocab_size)
             report(f"{len(there)} sequences of {there.tokens} tokens are there already: {folder}")
             return there
-    texts = read_texts(source, text=text, encoding=encoding)
-    texts = chain([next(texts)], texts)  # what is wrong with a source is said before a folder is begun
+    left_out: list[CorpusText] = []
+    texts = _without(read_texts(source, text=text, encoding=encoding), frozenset(leave_out), left_out)
+    first = next(texts, None)  # what is wrong with a source is said before a folder is begun
+    if first is None:
+        raise TableError(
+            f"{', '.join(map(str, _sources(source)))}: all {len(left_out)} texts are rows that the model is evaluated "
+            "on: give others"
+        )
+    texts = chain([first], texts)
     with new_folder(folder) as building:
         sequences = _sequences(texts, tokenizer, max_length, short_share, seed)
         counts = _write(sequences, building, len(tokenizer), vocab_size, report)
         tokenizer.save_pretrained(building / TOKENIZER)
         pad = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         about = {"source": [str(one) for one in _sources(source)], **wanted, "pad": pad, **counts}
+        about["left_out"] = len(left_out)
         (building / MANIFEST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return Corpus.open(folder)
 
@@ -217,6 +230,17 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def _without(
+    texts: Iterator[CorpusText], leave_out: Collection[tuple[str, str | None]], left_out: list[CorpusText]
+) -> Iterator[CorpusText]:
+    """Hand on the texts that are not to be left out, and note those that are."""
+    for item in texts:
+        if leave_out and (item.text, item.text_pair) in leave_out:
+            left_out.append(item)
+        else:
+            yield item
+
+
 # --- reading --------------------------------------------------------------------------------------------
 
 
@@ -237,6 +261,14 @@ def _text_files(source: str | Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.iterdir() if is_text(file))
     return [path] if is_text(path) else []
+
+
+def _tell_subfolders(folder: Path, report: Report) -> None:
+    """Say how many text files lie deeper than a folder is read."""
+    if folder.is_dir() and _text_files(folder):
+        deeper = sum(1 for path in folder.rglob("*") if path.parent != folder and is_text(path))
+        if deeper:
+            report(f"{folder}: {deeper} .txt files in its subfolders are not read: name the subfolders to have them")
 
 
 def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[CorpusText]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -88,3 +89,9 @@ class CorpusOptions:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected more than 0")
         if self.seed < 0:
             raise OptionError(f"--seed {self.seed}: expected 0 or more")
+
+
+def check_sources(text: Sequence[str]) -> None:
+    """Raise `OptionError` for no source of text, and for an empty name, as of a shell's variable that is not set."""
+    if not text or not all(source.strip() for source in text):
+        raise OptionError("--text: name at least one file or folder" if not text else "--text: an empty name")

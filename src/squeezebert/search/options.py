@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from squeezebert.data.options import check_sources
 from squeezebert.files.errors import OptionError
 
 
@@ -29,8 +30,7 @@ class SearchPlaces:
     """File of an earlier latency table of the same machine, engine and sizes; kept in the output folder by default."""
 
     def __post_init__(self) -> None:
-        if not self.text:
-            raise OptionError("--text: name at least one file or folder")
+        check_sources(self.text)
         if self.max_length < 8:
             raise OptionError(f"--max-length {self.max_length}: expected 8 or more")
 

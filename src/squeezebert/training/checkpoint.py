@@ -15,21 +15,18 @@ from squeezebert import __version__
 from squeezebert.data.calibration import Calibration
 from squeezebert.data.examples import Example, LabelledData
 from squeezebert.training.options import FinetuneOptions
+from squeezebert.training.stepping import MILESTONES, STEP
 
 RECORD = "squeezebert.json"
 EVALUATION = "evaluation.jsonl"
 FORMAT = 1
-# What a run writes into its folder; nothing else there is ours to delete
-_WRITTEN = (
-    RECORD,
-    EVALUATION,
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
+# What trained, squeezed and pruned models are made of; nothing else in their folders is ours to delete
+_WRITTEN = frozenset(
+    [
+        *(RECORD, EVALUATION, "README.md", "config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
+        *("squeeze.json", "healing.json", "healing.jsonl", "prune.json"),
+    ]
 )
 
 
@@ -70,9 +67,27 @@ def write_record(
 
 
 def clear_checkpoint(folder: Path) -> None:
-    """Delete what an earlier run wrote into `folder`, and nothing else."""
-    for name in _WRITTEN:
-        (folder / name).unlink(missing_ok=True)
+    """Delete what earlier runs wrote into `folder`, milestones too, and nothing else."""
+    milestones = folder / MILESTONES
+    for place in (*milestones.glob(f"{STEP}*"), milestones, folder):
+        for name in _WRITTEN:
+            (place / name).unlink(missing_ok=True)
+        if place != folder and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Return what is in a model's folder that no run of ours wrote there, as paths below it."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name == MILESTONES and path.is_dir():
+            for place in sorted(path.iterdir()):
+                known = place.is_dir() and place.name.startswith(STEP)
+                inside = [one for one in place.iterdir() if one.name not in _WRITTEN] if known else [place]
+                found += [one.relative_to(folder).as_posix() for one in inside]
+        elif path.name not in _WRITTEN:
+            found.append(path.name)
+    return found
 
 
 def _row(example: Example) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
-from squeezebert.training.squeeze import calibration_texts, can_refit, refit
+from squeezebert.training.squeeze import calibration_texts, refit, refit_obstacle
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.teacher import accepted, fits_ours
 from squeezebert.training.trainer import ClassifierTrainer, DistilTrainer, Progress, Report
@@ -138,16 +138,16 @@ def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any, *, a
     Raises `FolderError` when there is none, `OptionError` when its labels or its vocabulary are others.
     """
     teacher, trained_head = load_base(name, data, "--teacher", any_architecture=any_architecture)
-    if not trained_head:
-        raise OptionError(
-            f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
-        )
     saved = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
     own = tuple(str(label) for _, label in sorted(saved.items(), key=lambda item: int(item[0])))
     generic = all(label == f"LABEL_{i}" for i, label in enumerate(own))
     if data.labels and not generic and own != data.labels:
         raise OptionError(
             f"--teacher {name}: it was trained on the labels {', '.join(own[:5])}, not on {', '.join(data.labels[:5])}"
+        )
+    if not trained_head:
+        raise OptionError(
+            f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
         )
     if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
         raise OptionError(f"--teacher {name}: its vocabulary is not the student's, so it would read other words")
@@ -223,10 +223,14 @@ def finetune(
     tokenizer = load_tokenizer(base)
     check_tokens(base, tokenizer, model)
     max_length = min(options.max_length, longest(model))
-    if distil is not None and distil.refit and not trained_head and can_refit(model, teacher):
-        report("fitting the student's matrices to the teacher on the texts to train on")
-        texts = calibration_texts(data.train, tokenizer, max_length, options.seed)
-        model, trained_head = refit(model, teacher, texts), True
+    if distil is not None and distil.refit and not trained_head:
+        obstacle = refit_obstacle(model, teacher)
+        if obstacle is None:
+            report("fitting the student's matrices to the teacher on the texts to train on")
+            texts = calibration_texts(data.train, tokenizer, max_length, options.seed)
+            model, trained_head = refit(model, teacher, texts), True
+        else:
+            report(f"the student starts from its own matrices and a new head, not fitted to the teacher: {obstacle}")
     if trained_head and data.task == "regression":
         units.head_to_standard(output_layer(model))
     if options.dropout is not None:

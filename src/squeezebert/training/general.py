@@ -1,6 +1,6 @@
 """A student, a teacher and sequences of unlabelled text in; the student, with its teacher's inner states learned, out.
 
-Serves `squeezebert distil`. A killed run goes on where it was when the same call is made again.
+Serves `squeezebert squeeze`. A killed run goes on where it was when the same call is made again.
 """
 
 from __future__ import annotations

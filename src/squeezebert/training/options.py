@@ -11,6 +11,12 @@ from typing import Literal
 from squeezebert.files.errors import OptionError
 
 
+def check_seed(seed: int) -> None:
+    """Raise `OptionError` for a seed that one of the generators behind a run does not take: numpy's has 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed {seed}: expected a whole number from 0 to {2**32 - 1}")
+
+
 @dataclass(frozen=True)
 class FinetuneOptions:
     """How to train."""
@@ -68,9 +74,10 @@ class FinetuneOptions:
             if value is not None and not 0 <= value < 1:
                 raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
         adversarial = [f"adversarial_{part}" for part in ("steps", "rate", "start", "radius")]
-        for field in ("weight_decay", "patience", "seed", *adversarial):
+        for field in ("weight_decay", "patience", *adversarial):
             if getattr(self, field) < 0:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,13 @@ class DistilOptions:
 
     def __post_init__(self) -> None:
         if not self.cache_gigabytes > 0:
-            raise OptionError(f"cache_gigabytes {self.cache_gigabytes}: expected more than 0")
+            raise OptionError(f"--cache-gigabytes {self.cache_gigabytes}: expected more than 0")
         if not 0 <= self.alpha <= 1:
-            raise OptionError(f"alpha {self.alpha}: expected a number from 0 to 1")
+            raise OptionError(f"--alpha {self.alpha}: expected a number from 0 to 1")
         if not self.temperature > 0:
-            raise OptionError(f"temperature {self.temperature}: expected more than 0")
+            raise OptionError(f"--temperature {self.temperature}: expected more than 0")
         if self.hidden_weight < 0:
-            raise OptionError(f"hidden_weight {self.hidden_weight}: expected 0 or more")
+            raise OptionError(f"--hidden-weight {self.hidden_weight}: expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,8 @@ class GeneralDistilOptions:
     steps: int = 10_000
     """Optimiser steps, over which the learning rate rises and falls."""
     hours: float | None = None
-    """Hours of training instead of `steps`: turned into steps by the speed of the first few, once and for all."""
+    """Hours of training instead of `steps`, however many passes over the text that makes: turned into steps by the
+    speed of the first few, once and for all."""
     learning_rate: float = 5e-4
     """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
     schedule: Literal["linear", "cosine"] = "linear"
@@ -162,9 +170,10 @@ class GeneralDistilOptions:
             if not 0 <= getattr(self, field) < 1:
                 raise OptionError(f"--{field} {getattr(self, field)}: expected a number from 0 to below 1")
         weights = ("hidden_weight", "relation_weight", "logit_weight")
-        for field in (*weights, "weight_decay", "seed"):
+        for field in (*weights, "weight_decay"):
             if getattr(self, field) < 0:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
+        check_seed(self.seed)
         if not any(getattr(self, field) for field in weights):
             raise OptionError("--hidden-weight 0 --relation-weight 0 --logit-weight 0: nothing is left to learn")
         if not all(0 < share < 1 for share in self.milestones):
@@ -271,8 +280,9 @@ class PretrainOptions:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
-        for field in ("weight_decay", "max_grad_norm", "seed"):
+        for field in ("weight_decay", "max_grad_norm"):
             if getattr(self, field) < 0:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")
+        check_seed(self.seed)
         if any(not 0 < share < 1 for share in self.milestones):
             raise OptionError(f"--milestones {self.milestones}: expected shares between 0 and 1")

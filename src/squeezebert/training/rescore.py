@@ -98,6 +98,20 @@ def carry_record(
     return scores, f"the {len(examples)} evaluation rows that training held out"
 
 
+def held_out_texts(base: Path) -> frozenset[tuple[str, str | None]]:
+    """Return the texts or pairs that a checkpoint is evaluated on; none where it has no such rows.
+
+    Raises `FolderError` for rows that are not as training wrote them.
+    """
+    try:
+        return frozenset((example.text, example.text_pair) for example in _examples(base / EVALUATION))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(
+            f"{base}: {EVALUATION} is not as training wrote it ({type(error).__name__}: {error}); restore it, or "
+            f"delete it and {RECORD} to squeeze without scores"
+        ) from error
+
+
 def _examples(path: Path) -> list[Example]:
     """The evaluation rows of a checkpoint; none where it has no such file."""
     if not path.is_file():

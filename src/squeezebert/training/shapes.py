@@ -86,12 +86,15 @@ def check_shape(config: SqueezeBertConfig, shape: dict[str, Any], options: Shape
         )
     told = "this model" if options.shape is None else f"--shape {options.shape}"
     squeezed = SqueezeBertConfig.from_dict({**config.to_dict(), **shape, "model_type": SqueezeBertConfig.model_type})
+    layers = range(config.num_hidden_layers)
     try:
         squeezed.check_sizes()
         narrowed = narrows_model(config, shape)
     except ValueError as error:
-        raise OptionError(f"{told}: {error} (groups that divide {sizes}: {', '.join(map(str, fits))})") from error
-    layers = range(config.num_hidden_layers)
+        way_out = f" (groups that divide {sizes}: {', '.join(map(str, fits))})" if "groups" in str(error) else ""
+        raise OptionError(f"{told}: {error}{way_out}") from error
+    if not any(squeezed.attention_width(layer) or squeezed.width(layer) for layer in layers):
+        raise OptionError(f"{told}: it leaves out both halves of every layer, and nothing would read the text")
     asked = told if options.shape is not None else f"--groups {options.groups}"
     for field, rank_field in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
         if any(squeezed.groups(field, layer) == 1 and squeezed.rank(rank_field, layer) for layer in layers):
@@ -145,7 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
             continue
         if name == "intermediate_act":
             for act in value if isinstance(value, list) else [value]:
-                if act not in ACT2FN:
+                if not isinstance(act, str) or act not in ACT2FN:
                     raise OptionError(
                         f"--shape {path}: {name}: {act}: expected gelu, relu or another of transformers'"
                     )

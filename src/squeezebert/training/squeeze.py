@@ -198,14 +198,25 @@ def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
     return shape if config.intermediate_act is None else shape | {"intermediate_act": config.intermediate_act}
 
 
-def can_refit(base: Any, teacher: Any) -> bool:
-    """Whether `base` is squeezed and `teacher` is a dense model of its sizes, as the one that it was made from."""
+def refit_obstacle(base: Any, teacher: Any) -> str | None:
+    """Return why `base` cannot be fitted to `teacher`, or None if it can be.
+
+    It can where it is squeezed and the teacher is a dense model of its sizes, as the one that it was made from.
+    """
     if not (isinstance(base, SqueezeBertPreTrainedModel) and isinstance(teacher, SqueezeBertPreTrainedModel)):
-        return False
+        return "one of them is of another architecture"
     mine, theirs = base.config, teacher.config
-    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", *NARROWED)
-    same = all(getattr(mine, size) == getattr(theirs, size) for size in (*sizes, "embedding_size"))
-    return same and is_dense(theirs) and not is_dense(mine)
+    if is_dense(mine):
+        return "it is dense"
+    if not is_dense(theirs):
+        return "the teacher is squeezed itself"
+    if any(getattr(mine, size) != getattr(theirs, size) for size in NARROWED):
+        return "it has fewer heads or inner channels, and which of the teacher's they are is not known"
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "embedding_size")
+    for size in sizes:
+        if getattr(mine, size) != getattr(theirs, size):
+            return f"{size} is {getattr(mine, size)}, and the teacher's {getattr(theirs, size)}"
+    return None
 
 
 def is_dense(config: SqueezeBertConfig) -> bool:

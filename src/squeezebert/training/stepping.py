@@ -26,7 +26,7 @@ from squeezebert.files.errors import DivergedError, OptionError
 from squeezebert.training.runs import save_model
 from squeezebert.training.trainer import Report, duration
 
-MILESTONES = "milestones"
+MILESTONES, STEP = "milestones", "step-"
 
 
 class StepTrainer(Trainer, ABC):
@@ -170,7 +170,7 @@ class Saves(TrainerCallback):
         step = state.global_step
         control.should_save |= step == self.steps or step % self.every == 0
         control.should_evaluate |= control.should_save or step in self.milestones
-        place = self.folder / f"step-{step}"
+        place = self.folder / f"{STEP}{step}"
         # One that is there was kept before a kill, and has the same weights
         if step in self.milestones and not place.exists() and self.trainer.is_world_process_zero():
             with self.trainer.pause(), new_folder(place) as building:

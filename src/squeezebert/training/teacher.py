@@ -131,7 +131,7 @@ def check_cache(corpus: Corpus, layers: int, width: int, gigabytes: float) -> No
     size = corpus.tokens * layers * width * 2
     if size > gigabytes * 1e9:
         raise OptionError(
-            f"--cache-teacher: the states of {corpus.tokens} tokens take {size / 1e9:.1f} GB, and "
+            f"--cache-teacher: the states of {corpus.tokens} tokens take {size / 1e9:.2g} GB, and "
             f"--cache-gigabytes is {gigabytes:g}"
         )
 

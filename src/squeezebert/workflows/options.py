@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from squeezebert.data.options import check_sources
 from squeezebert.files.errors import OptionError
 
 
@@ -55,6 +56,9 @@ class SqueezePlaces:
     that `train` reads."""
     output: str
     """Folder for the squeezed model."""
+    teacher: str | None = None
+    """Another model to learn from than the dense one: any encoder that transformers loads, of the same vocabulary and
+    whatever width, by its `--relation-weight` or `--logit-weight`."""
     column: str | None = None
     """Column of the text in a table, found by its name when not given."""
     encoding: str = "utf-8"
@@ -68,8 +72,7 @@ class SqueezePlaces:
     """Replace a model that the output folder holds already."""
 
     def __post_init__(self) -> None:
-        if not self.text:
-            raise OptionError("--text: name at least one file or folder")
+        check_sources(self.text)
         if self.max_length < 8:
             raise OptionError(f"--max-length {self.max_length}: expected 8 or more")
 
@@ -95,8 +98,7 @@ class PruneOptions:
     """Replace a model that the output folder holds already."""
 
     def __post_init__(self) -> None:
-        if not self.text:
-            raise OptionError("--text: name at least one file or folder")
+        check_sources(self.text)
         if self.least < 1:
             raise OptionError(f"--least {self.least}: expected 1 or more")
 
@@ -112,8 +114,7 @@ class CorpusPlaces:
     """Folder for the corpus: tokenizer, shards, and a manifest."""
 
     def __post_init__(self) -> None:
-        if not self.text:
-            raise OptionError("--text: name at least one file or folder")
+        check_sources(self.text)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from squeezebert.data.corpus import read_texts
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError
 from squeezebert.files.lock import only_run
+from squeezebert.training.checkpoint import foreign_files
 from squeezebert.training.dense import load_ours, matching_tokenizer
 from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
 from squeezebert.training.vocabulary import count_pieces, pieces_to_keep, prune_model, prune_tokenizer
 from squeezebert.workflows.options import PruneOptions
-from squeezebert.workflows.squeezed import WRITTEN
 
 RECORD = "prune.json"
 
@@ -78,7 +78,7 @@ def _check_output(options: PruneOptions) -> None:
         raise FolderError(f"{output} is not empty and holds no model: choose another --output")
     if names and not options.overwrite:
         raise FolderError(f"{output} holds a model already: choose another --output, or --overwrite it")
-    other = sorted(names - {*WRITTEN, RECORD})
+    other = foreign_files(output)
     if other:
         raise FolderError(f"{output} holds {', '.join(other[:3])} beside a model, which --overwrite would delete")
 

@@ -31,17 +31,20 @@ from squeezebert.training.general import LOG, check_fit, distil_general
 from squeezebert.training.general import RECORD as HEALED
 from squeezebert.training.options import GeneralDistilOptions, ShapeOptions
 from squeezebert.training.regroup import find_orders, input_variances, reorder
-from squeezebert.training.rescore import carry_record
+from squeezebert.training.rescore import carry_record, held_out_texts
 from squeezebert.training.runs import save_model
 from squeezebert.training.shapes import check_shape, choose_shape, describe_shape
 from squeezebert.training.squeeze import MatrixError, calibration_batches, squeeze
 from squeezebert.training.stepping import MILESTONES
+from squeezebert.training.teacher import load_teacher
 from squeezebert.training.trainer import duration
 from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, card, summary
 from squeezebert.workflows.squeezing import Workshop
 
 Report = Callable[[str], None]
+# Below so many tokens for each channel that a matrix reads, a fit was seen to be worse than slices (MiniLM-L6)
+_TOKENS_A_CHANNEL = 1
 
 
 def squeeze_checkpoint(
@@ -89,6 +92,11 @@ def _squeeze(
     if larger:
         report(f"warning: {larger}")
     report(f"shape: {describe_shape(shape)} ({reason})")
+    other = _other_teacher(places, tokenizer, healing)
+    if places.heal and healing.hours is not None:
+        report(f"learning for {healing.hours:g} hours, however many --steps and passes over the text that makes")
+    elif not places.heal and healing != type(healing)(seed=healing.seed):
+        report("--no-heal: nothing is learned, and what options or a recipe say of learning is left aside")
     options = {
         "model": _digest(dense),
         "tokenizer": tokenizer_hash(tokenizer),
@@ -96,6 +104,7 @@ def _squeeze(
         "conversion": {**asdict(shape_options), "groups": None, "rank": None, "shape": None},
         "text": [places.column, places.encoding, places.max_length],
         "healing": asdict(healing) if places.heal else None,
+        **({} if other is None else {"teacher": _digest(other)}),
     }
     workshop.claim(options, command, places.overwrite, report)
     corpus = _read_text(places, tokenizer, dense, workshop.folder / "text", healing.seed, report)
@@ -107,7 +116,7 @@ def _squeeze(
     workshop.claim({**options, "corpus": corpus.digest}, command, places.overwrite, report)
     if places.heal:
         subject = _learner(dense, healing)
-        check_fit(subject, subject, corpus, healing)
+        check_fit(subject, subject if other is None else other, corpus, healing)
         if len(corpus) < 2:
             raise OptionError(
                 "--text: it makes one sequence of tokens, too little to heal on: give more, or --no-heal"
@@ -120,10 +129,12 @@ def _squeeze(
     healed = workshop.folder / "healed"
     if places.heal:
         told = replace(healing, steps=_steps(corpus, healing))
-        student = _heal(student, teacher, corpus, healed, told, command, report)
+        learned = _learner(teacher, healing) if other is None else other
+        student = _heal(student, learned, corpus, healed, told, command, report)
     record: dict[str, Any] = {
         "command": command,
         "base": places.checkpoint,
+        "teacher": places.teacher,
         "head": type(dense).__name__.removeprefix("SqueezeBert"),
         "shape": shape,
         "reason": reason,
@@ -164,9 +175,24 @@ def parameters(model: Any) -> int:
     return sum(p.numel() for p in model.base_model.encoder.parameters())
 
 
+def _other_teacher(places: SqueezePlaces, tokenizer: Any, healing: GeneralDistilOptions) -> Any:
+    """Load the teacher that is not the dense model itself, if there is to be one."""
+    if places.teacher is None:
+        return None
+    if not places.heal:
+        raise OptionError("--teacher: with --no-heal nothing is learned of it: leave one of them out")
+    if healing.hidden_weight:
+        raise OptionError(
+            "--teacher: the hidden states of another model cannot be compared channel by channel: set --hidden-weight "
+            "to 0 and --relation-weight above 0"
+        )
+    return load_teacher(places.teacher, tokenizer)
+
+
 def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, seed: int, report: Report) -> Corpus:
+    evaluated = held_out_texts(Path(places.checkpoint))
     try:
-        return tokenise_corpus(
+        corpus = tokenise_corpus(
             places.text,
             tokenizer,
             folder,
@@ -175,13 +201,19 @@ def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, 
             encoding=places.encoding,
             seed=seed,
             vocab_size=dense.config.vocab_size,
+            leave_out=evaluated,
             report=report,
         )
     except TableError as error:
         told = str(error).replace("--text-pair", "--column").replace("--text", "--column")
+        told = told.replace(", or pass over such rows with --skip-bad-rows", "")
         if "no table in this folder" in told:
             told = told.replace("no table", "no .txt file and no table")
         raise TableError(told) from error
+    left_out = corpus.manifest["left_out"]
+    if left_out:
+        report(f"{left_out} texts are left out: {places.checkpoint} is evaluated on them")
+    return corpus
 
 
 def _convert(
@@ -197,6 +229,12 @@ def _convert(
     """Return the converted student, the teacher in the student's order of channels, and what is to be told of them."""
     batches = calibration_batches(corpus, options.calibration_tokens, seed)
     tokens = sum(int(mask.sum()) for _, mask, _ in batches)
+    widest = max(dense.config.hidden_size, *map(dense.config.width, range(dense.config.num_hidden_layers)))
+    if options.conversion == "fitted" and tokens < _TOKENS_A_CHANNEL * widest:
+        report(
+            f"warning: {tokens} tokens of text, and matrices read up to {widest} channels: fitted to so little, they "
+            "may answer worse than by --conversion slices; give more text, some 50,000 tokens"
+        )
     groups = max_groups(shape, dense.config.hidden_size, dense.config.width(0))
     searched = options.regroup and groups > 1
     told = [_digest(dense), corpus.digest, options.calibration_tokens, seed, groups if searched else 1]
@@ -276,10 +314,10 @@ def _heal(
     command: str,
     report: Report,
 ) -> Any:
-    """Return the student with what it learned of the teacher, and leave the run's record in `folder`."""
+    """Return the student with what it learned of `teacher`, and leave the run's record in `folder`."""
     learner = _learner(student, options)
     if not (folder / HEALED).exists():
-        distil_general(learner, _learner(teacher, options), corpus, folder, options, command=command, report=report)
+        distil_general(learner, teacher, corpus, folder, options, command=command, report=report)
     # Read back even where it was learned just now, so that a resumed run ends the same
     _take(learner, folder)
     return student.cpu().eval()  # Trainer moved what learned to its device

@@ -12,14 +12,6 @@ from typing import Any
 from squeezebert.training.shapes import describe_shape
 
 RECORD = "squeeze.json"
-# What a folder of a squeezed or trained model may hold; nothing else there is ours to delete
-WRITTEN = frozenset(
-    [
-        *(RECORD, "healing.json", "healing.jsonl", "milestones", "README.md"),
-        *("squeezebert.json", "evaluation.jsonl", "config.json", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
-    ]
-)
 
 
 def card(record: dict[str, Any]) -> str:

@@ -15,11 +15,12 @@ from typing import Any
 
 from squeezebert.files.atomic import settle_leftovers
 from squeezebert.files.errors import FolderError
+from squeezebert.training.checkpoint import foreign_files
 from squeezebert.training.general import RECORD as HEALED
 from squeezebert.training.runs import PROGRESS_FOLDER, latest_save
 from squeezebert.training.stepping import MILESTONES
 from squeezebert.workflows.options import SqueezePlaces
-from squeezebert.workflows.squeezed import RECORD, WRITTEN
+from squeezebert.workflows.squeezed import RECORD
 
 _JOB = "job.json"
 # How the parts of a job are told of that are no single option
@@ -89,7 +90,7 @@ class Workshop:
             raise FolderError(f"{output} is not empty and holds no model: choose another --output")
         if not overwrite:
             raise FolderError(f"{output} holds a model already: choose another --output, or --overwrite it")
-        other = [name for name in names if name not in WRITTEN]
+        other = foreign_files(output)
         if other:
             raise FolderError(
                 f"{output} holds {', '.join(other[:3])} beside a model, which --overwrite would delete: move it away, "

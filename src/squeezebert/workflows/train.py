@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers.utils import logging
 
+from squeezebert.data.corpus import is_text
 from squeezebert.data.examples import DataReport, Example, LabelledData, load_labelled, read_examples
 from squeezebert.data.options import DataOptions
-from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.model import SqueezeBertConfig
 from squeezebert.training.finetune import FinetuneResult, finetune, load_task_teacher, load_tokenizer
@@ -60,7 +62,7 @@ def distil_table(
     data = load_labelled(places.data, data_options)
     for line in describe(data):
         report(line)
-    unlabelled = read_unlabelled(places.unlabelled, data, data_options)
+    unlabelled = read_unlabelled(places.unlabelled, data, data_options, report)
     teacher = load_task_teacher(places.teacher, data, load_tokenizer(places.base))
     widths = teacher.config.hidden_size, student.hidden_size
     if distilling.hidden_weight and widths[0] != widths[1]:
@@ -87,21 +89,30 @@ def distil_table(
     return summary(result)
 
 
-def read_unlabelled(sources: Sequence[str], data: LabelledData, options: DataOptions) -> list[Example]:
+def read_unlabelled(
+    sources: Sequence[str], data: LabelledData, options: DataOptions, report: Callable[[str], None]
+) -> list[Example]:
     """Read texts without labels, or pairs where `data` has pairs; a text that is evaluated on is left out.
 
+    Tables are read as the labelled one, with its columns of text where those were named.
     Raises what `read_examples` raises, and `OptionError` for pairs where there should be none, or the other way.
     """
     evaluated = {(example.text, example.text_pair) for example in data.evaluation}
     pairs = data.columns.text_pair is not None
     found = []
     for source in sources:
-        for example in read_examples(source, DataOptions(encoding=options.encoding)):
+        skipped: list[TableError] = []
+        told = DataOptions(encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
+        if not is_text(Path(source)):
+            told = replace(told, text=options.text, text_pair=options.text_pair)
+        for example in read_examples(source, told, on_skip=skipped.append):
             if (example.text_pair is not None) != pairs:
                 kinds = ("pairs of texts", "single texts") if pairs else ("single texts", "pairs of texts")
                 raise OptionError(f"--unlabelled {source}: the task is of {kinds[0]}, and these are {kinds[1]}")
             if (example.text, example.text_pair) not in evaluated:
                 found.append(example)
+        if skipped:
+            report(f"skipped {len(skipped)} rows of {source}, the first: {skipped[0]}")
     return found
 
 
