@@ -97,17 +97,24 @@ def squeeze_ablation_table(record: dict[str, Any]) -> str:
         return " / ".join([f"{cells[0]['start']:.1f}", *healed])
 
     what = "score straight after conversion" + "".join(f" / after {budget:,} tokens" for budget in budgets)
-    return "\n".join([*_by_task(record, ("shape", "conversion"), show), "", f"Each cell: {what}. {_told(record)}"])
+    shapes = ",".join(dict.fromkeys(cell["shape"] for cell in record["cells"]))
+    command = f"ablation --tasks {','.join(record['tasks'])} --shapes '{shapes}'"
+    lines = _by_task(record, ("shape", "rate", "conversion"), show)
+    return "\n".join([*lines, "", f"Each cell: {what}. {_made_by(record, command)}"])
+
+
+HEALING_STEPS = (521, 1042, 2084)  # an eighth, a quarter and half of the longest run
 
 
 def squeeze_healing_table(record: dict[str, Any]) -> str:
-    """Every row of each run's log; an error is relative to the variance of the teacher's states."""
+    """Some rows of each run's log and its last; errors are relative to the variance of the teacher's states."""
     lines = [
         "| run | rate | steps | minutes | tokens | error | of each layer |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for run in record["runs"]:
-        for row in run["rows"]:
+        rows = run["rows"]
+        for row in (row for row in rows if row is rows[-1] or row["step"] in HEALING_STEPS):
             errors = " ".join(f"{error:.2f}" for error in row["hidden_errors"])
             cells = [run["run"], f"{run['options']['learning_rate']:g}", f"{row['step']} of {run['steps']}"]
             cells += [f"{row['seconds'] / 60:.0f}", f"{row['tokens']:,}", f"{row['held_out_loss']:.3f}", errors]
@@ -138,7 +145,12 @@ def squeeze_retention_table(record: dict[str, Any]) -> str:
             own = statistics.mean(statistics.mean(found) for found in scores.values())
             shown, both = [spread(found) for found in scores.values()], [f"{own:.1f}", f"{own / mean:.1%}"]
         lines.append(f"| {name} | " + " | ".join([*shown, *both]) + " |")
-    return "\n".join([*lines, "", _told(record)])
+    command = "retention --tasks TASK --settings SETTING --budgets TOKENS --rate RATE --seeds 1,2,3"
+    more = (
+        "A row 'from NAME' is of the setting `'groups 4=HEALED/NAME'`, a folder of `squeeze` or a milestone in it; "
+        "with other tasks' texts, `--unlabelled TASKS`."
+    )
+    return "\n".join([*lines, "", f"{_made_by(record, command + ' --precision bf16')} {more}"])
 
 
 def pretrain_speed_table(record: dict[str, Any]) -> str:
@@ -216,8 +228,12 @@ def _by_task(record: dict[str, Any], names: tuple[str, ...], show: Callable[[lis
     for key in dict.fromkeys(tuple(cell[name] for name in names) for cell in record["cells"]):
         mine = [cell for cell in record["cells"] if tuple(cell[name] for name in names) == key]
         found = [[cell for cell in mine if cell["task"] == task] for task in tasks]
-        lines.append(f"| {' | '.join([*key, *(show(cells) if cells else '' for cells in found)])} |")
+        lines.append(f"| {' | '.join([*map(_text, key), *(show(cells) if cells else '' for cells in found)])} |")
     return lines
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _told(record: dict[str, Any]) -> str:
@@ -230,6 +246,12 @@ def _told(record: dict[str, Any]) -> str:
     machines = dict.fromkeys(made for _, made in commands)
     shown = (" ".join(f"`{c}`." for c, of in commands if of == made) + f" {made}" for made in machines)
     return " ".join(shown)
+
+
+def _made_by(record: dict[str, Any], command: str) -> str:
+    """The command that makes any of the cells, and on what they were made."""
+    told = f"`python benchmarks/squeeze.py {command} --data DATA --work WORK --threads 1`."
+    return " ".join([told, *dict.fromkeys(made_on(one) for one in record["tasks"].values())])
 
 
 def made_on(record: dict[str, Any]) -> str:
