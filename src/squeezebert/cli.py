@@ -38,6 +38,8 @@ from squeezebert.workflows.options import (
     DistilPlaces,
     EvaluationTable,
     ExportPlaces,
+    ModerateOptions,
+    PolicyOptions,
     PredictOptions,
     PretrainPlaces,
     PruneOptions,
@@ -74,6 +76,20 @@ def export(places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, 
     from squeezebert.workflows.export import export_folder
 
     say(export_folder(places, options, rows, say))
+
+
+def policy(options: PolicyOptions, command: str) -> None:
+    """A classifier and labelled rows in, thresholds from which posts are reviewed or blocked out."""
+    from squeezebert.workflows.moderate import choose_policy
+
+    say(choose_policy(options, say))
+
+
+def moderate(options: ModerateOptions, command: str) -> None:
+    """Posts, a classifier and a policy in, a decision about each with its reasons out."""
+    from squeezebert.workflows.moderate import moderate_table
+
+    say(moderate_table(options))
 
 
 def prune(options: PruneOptions, command: str) -> None:
@@ -167,6 +183,8 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "prune": (prune, (PruneOptions,)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
+    "policy": (policy, (PolicyOptions,)),
+    "moderate": (moderate, (ModerateOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),

@@ -159,6 +159,23 @@ class Predictor:
             raise TextError(f"expected a text or several, not {type(texts).__name__}")
         return self._stream(texts, batch_size)
 
+    def predict_windows(self, text: str, overlap: int = 16) -> list[tuple[int, int, Prediction]]:
+        """Answer a text of any length in windows as long as the model reads, neighbours sharing `overlap` tokens.
+
+        Returns where each window starts and ends, in characters of the text, and its answer; one window for a text
+        that fits. Raises `TextError` for a model of pairs, and `OptionError` for an overlap that leaves nothing new.
+        """
+        if not isinstance(text, str) or self.manifest.pair:
+            found = "this model reads pairs" if isinstance(text, str) else f"expected a str, not {type(text).__name__}"
+            raise TextError(f"windows are of single texts: {found}")
+        windows = self.tokenizer.windows(text, overlap)
+        answers = []
+        for start in range(0, len(windows), _WINDOW):
+            some = windows[start : start + _WINDOW]
+            for (_, first, last), (logits, tokens) in zip(some, self._run([w[0] for w in some], None), strict=True):
+                answers.append((first, last, self._answer(self.probabilities(logits), tokens)))
+        return answers
+
     def logits(self, texts: Sequence[Text], batch_size: int | None = None) -> Array:
         """Return the outputs of the model file (N, L), before probabilities."""
         rows = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]

@@ -90,6 +90,30 @@ class Tokenizer:
         types += [*[layout.types[1]] * keep_second, *layout.after[1]]
         return Tokens(ids, types, truncated)
 
+    def windows(self, text: str, overlap: int) -> list[tuple[Tokens, int, int]]:
+        """Tokenise all of one text, in windows of `max_length` tokens of which neighbours share `overlap`.
+
+        Returns each window with where it starts and ends in the text, in characters. Raises `OptionError` when the
+        overlap leaves nothing new for a window.
+        """
+        layout = self._single
+        room = self.max_length - layout.specials
+        if not 0 <= overlap < room:
+            raise OptionError(
+                f"overlap = {overlap}: expected 0 to {room - 1}, windows of this model have {room} tokens"
+            )
+        encoding = self._encoding(text)
+        ids, offsets = encoding.ids, encoding.offsets
+        found = []
+        for start in range(0, max(1, len(ids) - overlap), room - overlap):
+            piece = ids[start : start + room]
+            types = [*layout.before[1], *[layout.types[0]] * len(piece), *layout.between[1], *layout.after[1]]
+            whole = [*layout.before[0], *piece, *layout.between[0], *layout.after[0]]
+            tokens = Tokens(whole, types if self._token_types else [0] * len(whole), False)
+            first, last = (offsets[start][0], offsets[start + len(piece) - 1][1]) if piece else (0, len(text))
+            found.append((tokens, first, last))
+        return found
+
     def _ids(self, text: str, room: int) -> list[int]:
         """Return the ids of `text`: all of them, or more than `room` of the first ones."""
         limit = _CHARACTERS_A_TOKEN * self.max_length
@@ -104,13 +128,16 @@ class Tokenizer:
         return self._plain_ids(text)
 
     def _plain_ids(self, text: str) -> list[int]:
+        return list(self._encoding(text).ids)
+
+    def _encoding(self, text: str) -> Any:
+        """The text alone as the library tokenises it."""
         try:
-            encoding = self._backend.encode(text, add_special_tokens=False)
+            return self._backend.encode(text, add_special_tokens=False)
         except TypeError:
             # Half a surrogate pair is not a character: it is read as U+FFFD
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            encoding = self._backend.encode(text, add_special_tokens=False)
-        return list(encoding.ids)
+            return self._backend.encode(text, add_special_tokens=False)
 
     def _learn_layout(self, second: str | None) -> _Layout:
         """Read the special tokens and types off an encoded example."""

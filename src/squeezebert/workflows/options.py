@@ -258,3 +258,82 @@ class DemoOptions:
     """Threads of training; all cores by default. Latency is always measured on one."""
     seed: int = 42
     """Seed of the split, of initial weights and of the order of rows."""
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What `policy` reads, what the thresholds have to reach, and where the policy is written."""
+
+    folder: str
+    """Exported classifier of single texts."""
+    data: str
+    """Table of labelled rows that training did not see."""
+    output: str
+    """YAML file for the policy."""
+    labels: list[str] = field(default_factory=list)
+    """Labels that posts are held back for; of a model that gives any number of labels all, when none is named."""
+    block_precision: float = 0.95
+    """Share of the posts that a label blocks which really have it, at the least. Its threshold is the lowest that
+    reaches it on the rows."""
+    review_recall: float = 0.95
+    """Share of the posts with a label that are blocked or reviewed, at the least. Its threshold is the highest that
+    reaches it on the rows."""
+    disguises: bool = True
+    """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
+    longest: int = 100_000
+    """Characters of a post; a longer one is not read, and goes to review."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    label: str | None = None
+    """Column of the label, or several 0/1 columns separated by commas."""
+    label_separator: str | None = None
+    """What separates the labels in a cell that names several."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one. The thresholds are of that file alone."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be used, instead of stopping at the first."""
+    overwrite: bool = False
+    """Replace a policy that is there already."""
+
+    def __post_init__(self) -> None:
+        for name in ("block_precision", "review_recall"):
+            if not 0 < getattr(self, name) <= 1:
+                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected a share above 0, to 1")
+        for name in ("longest", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} {value}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class ModerateOptions:
+    """What `moderate` reads and writes."""
+
+    folder: str
+    """Exported classifier of single texts."""
+    file: str
+    """Table or text file of posts; - for standard input: JSON lines, or one post a line."""
+    policy: str
+    """YAML file that says which label has what done; `squeezebert policy` writes one."""
+    output: str = "-"
+    """File for the audit lines, one JSON object a post; - for standard output."""
+    with_text: bool = False
+    """Write the post into its audit line, and not only its checksum."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"--threads {self.threads}: expected 1 or more")

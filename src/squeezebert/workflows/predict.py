@@ -51,9 +51,9 @@ def predict_table(options: PredictOptions) -> str:
     read, written = Path(options.file), Path(options.output)
     if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
         raise OptionError(f"--output {options.output}: the file that is read; name another")
-    with _output(options.output) as stream:
+    with open_output(options.output) as stream:
         write = _writer(stream, options)
-        bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not _watched(stream))
+        bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
         with bar:
             for number, (example, answer) in enumerate(_answers(model, examples, options.batch_size), start=1):
                 write(example, answer)
@@ -131,7 +131,8 @@ def csv_row(example: Example, answer: Prediction) -> dict[str, Any]:
 
 
 @contextmanager
-def _output(name: str) -> Iterator[TextIO]:
+def open_output(name: str) -> Iterator[TextIO]:
+    """Open a file to write lines to, or standard output for -. Raises `OptionError` where it cannot be written."""
     if name == "-":
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale says, as files are
@@ -147,7 +148,7 @@ def _output(name: str) -> Iterator[TextIO]:
         yield stream
 
 
-def _watched(stream: TextIO) -> bool:
+def watched(stream: TextIO) -> bool:
     """Whether a bar on standard error would be seen, and not between the answers."""
     return sys.stderr.isatty() and not stream.isatty()
 

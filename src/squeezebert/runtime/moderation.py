@@ -1,0 +1,234 @@
+"""A classifier and a policy in, a decision about each post out: allow, review or block, with its reasons.
+
+It needs no torch. A policy is a YAML file; `squeezebert policy` writes one, its thresholds chosen on labelled rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from squeezebert.files.errors import OptionError
+from squeezebert.runtime.disguise import undisguise
+from squeezebert.runtime.predictor import Predictor
+from squeezebert.runtime.tokens import TextError
+
+FORMAT = 1
+OUTCOMES = ("allow", "review", "block")
+
+Outcome = Literal["allow", "review", "block"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """From which probability on a label makes a post be reviewed, and from which on it is blocked."""
+
+    review: float | None = None
+    """least probability for review; None: never by this label"""
+    block: float | None = None
+    """least probability to block; None: never by this label"""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done about which label."""
+
+    labels: Mapping[str, Rule]
+    """label -> rule; other labels decide nothing"""
+    disguises: bool = True
+    """whether a text is also read with its disguises undone, and the worse reading counts"""
+    longest: int = 100_000
+    """characters of a post; a longer one is not read, and goes to review"""
+    model: str | None = None
+    """SHA-256 of the model file that the thresholds were chosen for; None for any"""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """how the thresholds were chosen and what they reached, for people"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the policy as its file has it."""
+        rules = {
+            label: {name: value for name in ("review", "block") if (value := getattr(rule, name)) is not None}
+            for label, rule in self.labels.items()
+        }
+        told: dict[str, Any] = {"format": FORMAT, "labels": rules}
+        told |= {"disguises": self.disguises, "longest": self.longest, "model": self.model}
+        return told | ({"chosen": dict(self.chosen)} if self.chosen else {})
+
+    @property
+    def digest(self) -> str:
+        """A hash of what decides: audit lines name it."""
+        told = {name: value for name, value in self.to_dict().items() if name != "chosen"}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What made a decision."""
+
+    outcome: Outcome
+    """review or block"""
+    label: str | None
+    """the label that reached its threshold; None for a post that was too long to be read"""
+    probability: float | None
+    """of the label, the highest of all windows and readings"""
+    threshold: float | None
+    """what it reached"""
+    start: int
+    """where the window with that probability starts, in characters of the reading"""
+    end: int
+    """and where it ends"""
+    reading: Literal["as written", "undisguised"]
+    """which reading of the post it was found in"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done with a post."""
+
+    outcome: Outcome
+    """allow, review or block"""
+    reasons: tuple[Reason, ...]
+    """what made it, the gravest first; none for allow"""
+    probabilities: dict[str, float]
+    """label -> highest probability of all windows and readings; empty for a post that was not read"""
+    windows: int
+    """windows that were read, of all readings"""
+    text: str
+    """SHA-256 of the post in UTF-8"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision as plain JSON values, without the text."""
+        reasons = [{name: getattr(reason, name) for name in Reason.__dataclass_fields__} for reason in self.reasons]
+        return {
+            "outcome": self.outcome,
+            "reasons": reasons,
+            "probabilities": self.probabilities,
+            "windows": self.windows,
+            "text_sha256": self.text,
+        }
+
+
+class Moderator:
+    """A model and a policy at work. Safe to share between threads."""
+
+    def __init__(self, model: Predictor, policy: Policy, overlap: int = 16) -> None:
+        """Take an exported classifier of single texts; windows of long posts share `overlap` tokens.
+
+        Raises `OptionError` for a model without labels or of pairs, and a policy of other labels or another model.
+        """
+        if model.task == "regression" or model.manifest.pair:
+            kind = "a number" if model.task == "regression" else "pairs of texts"
+            raise OptionError(f"{model.folder}: moderation needs a classifier of single texts, and this is of {kind}")
+        unknown = [label for label in policy.labels if label not in model.labels]
+        if unknown:
+            raise OptionError(
+                f"the policy has rules for {', '.join(unknown)}, and the model knows {', '.join(model.labels)}"
+            )
+        own = model_digest(model)
+        if policy.model is not None and policy.model != own:
+            raise OptionError(
+                f"the policy's thresholds were chosen for another model file ({policy.model[:12]}, this is "
+                f"{own[:12]}): choose them again with `squeezebert policy`, or take its line `model` out to use them"
+            )
+        self.model, self.policy, self.overlap = model, policy, overlap
+
+    def decide(self, text: str) -> Decision:
+        """Return what is done with a post, all of which is read. Raises `TextError` for what is no str."""
+        if not isinstance(text, str):
+            raise TextError(f"expected a str, not {type(text).__name__}")
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        if len(text) > self.policy.longest:
+            reason = Reason("review", None, None, None, 0, len(text), "as written")
+            return Decision("review", (reason,), {}, 0, digest)
+        highest, windows = self.read(text)
+        reasons = []
+        for label, rule in self.policy.labels.items():
+            probability, start, end, reading = highest[label]
+            for outcome, threshold in (("block", rule.block), ("review", rule.review)):
+                if threshold is not None and probability >= threshold:
+                    named = cast(Outcome, outcome)
+                    reasons.append(Reason(named, label, probability, threshold, start, end, reading))
+                    break
+        reasons.sort(key=lambda reason: (-OUTCOMES.index(reason.outcome), -(reason.probability or 0.0)))
+        outcome = reasons[0].outcome if reasons else "allow"
+        probabilities = {label: found[0] for label, found in highest.items()}
+        return Decision(outcome, tuple(reasons), probabilities, windows, digest)
+
+    def read(self, text: str) -> tuple[dict[str, tuple[float, int, int, Literal["as written", "undisguised"]]], int]:
+        """Return each label's highest probability with its window and reading, and how many windows were read."""
+        readings: list[tuple[Literal["as written", "undisguised"], str]] = [("as written", text)]
+        if self.policy.disguises:
+            plain = undisguise(text)
+            if plain != text:
+                readings.append(("undisguised", plain))
+        highest: dict[str, tuple[float, int, int, Literal["as written", "undisguised"]]] = {}
+        windows = 0
+        for reading, words in readings:
+            for start, end, answer in self.model.predict_windows(words, self.overlap):
+                windows += 1
+                for label, probability in answer.probabilities.items():
+                    if label not in highest or probability > highest[label][0]:
+                        highest[label] = (probability, start, end, reading)
+        return highest, windows
+
+
+def model_digest(model: Predictor) -> str:
+    """Return the SHA-256 of the model file that answers."""
+    return model.manifest.files[model.precision].sha256
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy's file. Raises `OptionError` that names file, field and what is expected."""
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError(f"{path}: cannot be read as a policy ({str(error).splitlines()[0]})") from error
+    if not isinstance(told, dict) or not isinstance(told.get("labels"), dict) or not told["labels"]:
+        raise OptionError(f"{path}: a policy has `labels:` with a rule each, as `toxic: {{review: 0.3, block: 0.9}}`")
+    if told.get("format", FORMAT) != FORMAT:
+        raise OptionError(f"{path}: format {told['format']}, and this squeezebert reads {FORMAT}: update squeezebert")
+    unknown = sorted(map(str, set(told) - {"format", *Policy.__dataclass_fields__}))
+    if unknown:
+        raise OptionError(f"{path}: {unknown[0]} is none of {', '.join(Policy.__dataclass_fields__)}")
+    rules = {str(label): _rule(path, label, rule) for label, rule in told["labels"].items()}
+    values: dict[str, Any] = {}
+    kinds: tuple[tuple[str, type, str], ...] = (
+        ("disguises", bool, "true or false"),
+        ("longest", int, "a whole number of characters"),
+        ("model", str, "a checksum"),
+        ("chosen", dict, "notes"),
+    )
+    for name, kind, expected in kinds:
+        value = told.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or cast(int, value) < 1)):
+            raise OptionError(f"{path}: {name}: {value!r}: expected {expected}")
+        values[name] = value
+    return Policy(rules, **values)
+
+
+def write_policy(path: Path, policy: Policy) -> None:
+    """Write a policy's file, at once or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(yaml.safe_dump(policy.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    part.replace(path)
+
+
+def _rule(path: Path, label: object, told: object) -> Rule:
+    if not isinstance(told, dict) or not told or not set(told) <= {"review", "block"}:
+        raise OptionError(f"{path}: {label}: {told!r}: expected thresholds, as {{review: 0.3, block: 0.9}}")
+    for name, value in told.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
+            raise OptionError(f"{path}: {label}: {name}: {value!r}: expected a probability from 0 to 1")
+    rule = Rule(told.get("review"), told.get("block"))
+    if rule.review is not None and rule.block is not None and rule.review > rule.block:
+        raise OptionError(f"{path}: {label}: review {rule.review:g} lies above block {rule.block:g}: exchange them")
+    return rule

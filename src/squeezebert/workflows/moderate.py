@@ -1,0 +1,197 @@
+"""Thresholds chosen on labelled rows, and posts decided by them: the jobs behind `policy` and `moderate`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from squeezebert.data.options import DataOptions
+from squeezebert.data.reading import Example, read_examples
+from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.runtime.moderation import Moderator, Policy, Rule, model_digest, read_policy, write_policy
+from squeezebert.runtime.predictor import Predictor, load
+from squeezebert.workflows.options import ModerateOptions, PolicyOptions
+from squeezebert.workflows.predict import open_output, watched
+
+# Fewer posts than this above a threshold say little about its precision
+_FEW = 20
+
+
+def choose_policy(options: PolicyOptions, report: Callable[[str], None]) -> str:
+    """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
+
+    Rows are read as posts will be: whole, and with their disguises undone. Raises `FolderError` for the model,
+    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has.
+    """
+    output = Path(options.output)
+    if output.exists() and not options.overwrite:
+        raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
+    model = load(options.folder, options.threads, options.precision)
+    labels = _labels(options, model)
+    moderator = Moderator(model, Policy({}, options.disguises, options.longest))
+    texts, truth = _rows(options, model, report)
+    probabilities = np.zeros((len(texts), len(labels)))
+    for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
+        highest, _ = moderator.read(text)
+        probabilities[row] = [highest[label][0] for label in labels]
+    rules, chosen, lines = {}, {}, []
+    for column, label in enumerate(labels):
+        present = np.array([label in names for names in truth])
+        if not present.any():
+            raise OptionError(
+                f"--labels: no row of {options.data} has the label {label}: leave it out, or give others"
+            )
+        rules[label], chosen[label] = choose_rule(
+            probabilities[:, column], present, options.block_precision, options.review_recall
+        )
+        lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
+    wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
+    told = {"rows": len(texts), "wanted": wanted, "reached": chosen}
+    write_policy(output, Policy(rules, options.disguises, options.longest, model_digest(model), told))
+    return "\n".join([*lines, f"written: {output}"])
+
+
+def choose_rule(
+    scores: np.ndarray, present: np.ndarray, block_precision: float, review_recall: float
+) -> tuple[Rule, dict[str, Any]]:
+    """Return a label's thresholds and what they reach, from its scores (N,) and where it is really there (N,).
+
+    Blocked is from the lowest threshold on at which `block_precision` is reached, if it is at any; reviewed from the
+    highest at which `review_recall` is. A threshold lies half-way to the next lower score.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(present, scores)
+    precise = np.flatnonzero(precision[:-1] >= block_precision)
+    complete = np.flatnonzero(recall[:-1] >= review_recall)
+    block = None if not len(precise) else _below(thresholds[precise[0]], scores)
+    review = _below(thresholds[complete[-1]], scores)
+    if block is not None:
+        review = min(review, block)
+    rule = Rule(review, block)
+    reached: dict[str, Any] = {"present": int(present.sum())}
+    for name, threshold in (("block", block), ("review", review)):
+        if threshold is not None:
+            reached |= {name: _reached(scores >= threshold, present)}
+    return rule, reached
+
+
+def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Iterator[str]:
+    """Say what a label's thresholds reach, and what they cannot."""
+    for name, verb in (("block", "blocked"), ("review", "reviewed or blocked")):
+        threshold = getattr(rule, name)
+        if threshold is None:
+            yield f"no threshold reaches a precision of {options.block_precision:g} on these rows: nothing is blocked"
+            continue
+        found = reached[name]
+        (precision, low, high), (recall, *between) = found["precision"], found["recall"]
+        yield (
+            f"{verb} from {threshold:.3f} on: {found['posts']} posts, precision {precision:.1%} (95 % {low:.1%} to "
+            f"{high:.1%}), recall {recall:.1%} ({between[0]:.1%} to {between[1]:.1%})"
+        )
+        if name == "block" and found["posts"] < _FEW:
+            yield f"warning: {found['posts']} posts are few to know a precision by; give more rows"
+
+
+def moderate_table(options: ModerateOptions) -> str:
+    """Decide every post of a table, write an audit line each, and return how many were allowed, reviewed, blocked.
+
+    Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped, and `OptionError` for a
+    policy that does not fit and an output that cannot be written.
+    """
+    policy = read_policy(Path(options.policy))
+    moderator = Moderator(load(options.folder, options.threads, options.precision), policy)
+    about = {"policy_sha256": policy.digest, "model_sha256": model_digest(moderator.model)}
+    skipped: list[TableError] = []
+    reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
+    examples = read_examples(options.file, reading, on_skip=skipped.append)
+    read, written = Path(options.file), Path(options.output)
+    if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
+        raise OptionError(f"--output {options.output}: the file that is read; name another")
+    counts: Counter[str] = Counter()
+    with open_output(options.output) as stream:
+        quiet = None if options.output != "-" else not watched(stream)
+        for example in tqdm(_single(examples), unit=" posts", disable=quiet):
+            decision = moderator.decide(example.text)
+            counts[decision.outcome] += 1
+            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            row: dict[str, Any] = {**line, "source": example.source, "line": example.line, **decision.to_dict()}
+            row |= about | ({"text": example.text} if options.with_text else {})
+            # Lone surrogates cannot be UTF-8; JSON's own escapes for them can
+            told = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+            stream.write(f"{told}\n")
+            stream.flush()  # an audit line is there once its post was decided
+    said = [f"{counts['allow']} allowed, {counts['review']} to review, {counts['block']} blocked"]
+    if skipped:
+        said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    return "\n".join(said)
+
+
+def _labels(options: PolicyOptions, model: Predictor) -> list[str]:
+    if model.task == "regression":
+        raise OptionError(f"{options.folder}: moderation needs a classifier, and this model answers with a number")
+    unknown = [label for label in options.labels if label not in model.labels]
+    if unknown:
+        raise OptionError(
+            f"--labels: the model does not know {', '.join(unknown)}; it knows {', '.join(model.labels)}"
+        )
+    if options.labels:
+        return list(dict.fromkeys(options.labels))
+    if model.task == "multi_label":
+        return list(model.labels)
+    raise OptionError(
+        f"--labels: name those that posts are held back for; this model gives one of {', '.join(model.labels)}"
+    )
+
+
+def _rows(
+    options: PolicyOptions, model: Predictor, report: Callable[[str], None]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The posts of a labelled table, and the labels of each."""
+    skipped: list[TableError] = []
+    reading = DataOptions(
+        text=options.text,
+        label=options.label,
+        label_separator=options.label_separator,
+        encoding=options.encoding,
+        skip_bad_rows=options.skip_bad_rows,
+    )
+    found = read_examples(options.data, reading, task=model.manifest.task, labels=model.labels, on_skip=skipped.append)
+    examples = list(_single(found))
+    if skipped:
+        report(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    if not examples:
+        raise TableError(f"{options.data}: no usable rows to choose thresholds on")
+    return [example.text for example in examples], [example.names for example in examples]
+
+
+def _single(examples: Iterator[Example]) -> Iterator[Example]:
+    for example in examples:
+        if example.text_pair is not None:
+            raise OptionError(f"{example.place}: a post is one text: name its column, --text")
+        yield example
+
+
+def _below(threshold: float, scores: np.ndarray) -> float:
+    """Half-way to the next lower score: the threshold itself is the score of a row and has no margin."""
+    lower = scores[scores < threshold]
+    return float((threshold + (lower.max() if len(lower) else 0.0)) / 2)
+
+
+def _reached(held: np.ndarray, present: np.ndarray) -> dict[str, Any]:
+    from squeezebert.data.statistics import wilson_interval
+
+    right, posts = int((held & present).sum()), int(held.sum())
+    shares = {"precision": (right, posts), "recall": (right, int(present.sum()))}
+    told: dict[str, Any] = {"posts": posts}
+    for name, (count, of) in shares.items():
+        found = wilson_interval(count, of)
+        told[name] = [round(value, 4) for value in (found.estimate, found.low, found.high)]
+    return told

@@ -1,0 +1,127 @@
+"""`squeezebert policy` and `moderate` as they are typed: what thresholds reach, audit lines, errors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from squeezebert.cli import main
+from squeezebert.runtime.predictor import load
+from squeezebert.workflows.moderate import choose_rule
+from tiny_checkpoints import texts
+
+pytest_plugins = ["exported_folders"]
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    assert run(*arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+@pytest.fixture(scope="module")
+def rows(single, tmp_path_factory):
+    """A table of 300 posts labelled by the model itself, one in eight wrongly."""
+    model = load(single.output, threads=1)
+    posts = texts(300, seed=6)
+    labels = [answer.label for answer in model.predict(posts)]
+    random = np.random.default_rng(0)
+    labels = [str(random.choice(model.labels)) if random.random() < 0.125 else label for label in labels]
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"{a},{b}\n" for a, b in zip(posts, labels, strict=True)))
+    return path
+
+
+def test_thresholds_reach_what_was_asked_for(single, rows, tmp_path, capsys):
+    policy = tmp_path / "p.yaml"
+    told = ("policy", single.output, rows, "--output", policy, "--labels", "busy", "--threads", 1)
+    assert run(*told, "--block-precision", 0.9, "--review-recall", 0.9) == 0
+    said = capsys.readouterr().err
+    found = yaml.safe_load(policy.read_text())
+    rule, reached = found["labels"]["busy"], found["chosen"]["reached"]["busy"]
+    assert 0 < rule["review"] <= rule["block"] < 1
+    assert reached["block"]["precision"][0] >= 0.9
+    assert reached["review"]["recall"][0] >= 0.9
+    assert 300 > reached["review"]["posts"] >= reached["block"]["posts"] > 20
+    assert f"blocked from {rule['block']:.3f} on: {reached['block']['posts']} posts" in said
+    # What the audit then counts is what was promised
+    assert run("moderate", single.output, rows, "--policy", policy, "--text", "text", "--output", tmp_path / "a") == 0
+    assert f"{reached['block']['posts']} blocked" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    outcomes = [line["outcome"] for line in lines]
+    held = reached["review"]["posts"]
+    assert (len(lines), outcomes.count("review") + outcomes.count("block")) == (300, held)
+    assert lines[0].keys() >= {"time", "source", "line", "reasons", "text_sha256", "policy_sha256", "model_sha256"}
+    assert "text" not in lines[0]
+    assert (lines[0]["line"], lines[299]["line"]) == (2, 301)
+
+
+def test_a_rule_is_the_best_that_reaches_both(single):
+    random = np.random.default_rng(1)
+    present = random.random(2000) < 0.2
+    scores = np.clip(0.5 * present + random.normal(0.3, 0.15, 2000), 0, 1)
+    rule, reached = choose_rule(scores, present, 0.9, 0.97)
+
+    def precision(threshold):
+        return present[scores >= threshold].mean()
+
+    assert precision(rule.block) >= 0.9
+    lower = np.sort(scores[scores < rule.block])[-40:]
+    assert all(precision(threshold) < 0.9 for threshold in lower)
+    assert (scores[present] >= rule.review).mean() >= 0.97
+    higher = np.sort(scores[present & (scores > rule.review)])[1]
+    assert (scores[present] >= higher).mean() < 0.97
+    assert reached["block"]["precision"][0] == pytest.approx(precision(rule.block), abs=1e-4)
+    hopeless, _ = choose_rule(random.random(500), random.random(500) < 0.1, 0.999, 0.9)
+    assert hopeless.block is None or hopeless.block > 0.99
+    perfect, _ = choose_rule(present * 0.8, present, 0.95, 0.95)
+    assert (perfect.review, perfect.block) == (0.4, 0.4)
+
+
+def test_a_precision_that_cannot_be_reached_is_said(single, tmp_path, capsys):
+    posts = tmp_path / "posts.csv"
+    posts.write_text("text,label\nthe boat,busy\nthe boat,calm\nthe boat,calm\n")
+    told = ("policy", single.output, posts, "--output", tmp_path / "p.yaml", "--labels", "busy")
+    assert run(*told) == 0
+    assert "no threshold reaches a precision of 0.95 on these rows: nothing is blocked" in capsys.readouterr().err
+    assert set(yaml.safe_load((tmp_path / "p.yaml").read_text())["labels"]["busy"]) == {"review"}
+
+
+def test_posts_come_as_lines_and_may_be_kept(single, tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text("labels: {busy: {review: 0.0}}\n")
+    (tmp_path / "posts.txt").write_bytes("the boat\n\n🙂 مرحبا\n".encode())
+    told = ("moderate", single.output, tmp_path / "posts.txt", "--policy", tmp_path / "p.yaml")
+    assert run(*told, "--with-text") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines][-1] == "🙂 مرحبا"
+    assert {line["outcome"] for line in lines} == {"review"}
+
+
+def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, capsys):
+    told = ("policy", single.output, rows, "--output", tmp_path / "p.yaml")
+    assert "--labels: name those that posts are held back for" in refused(capsys, *told)
+    assert "the model does not know rude; it knows calm" in refused(capsys, *told, "--labels", "rude")
+    assert "--block-precision 1.5" in refused(capsys, *told, "--labels", "busy", "--block-precision", 1.5)
+    assert "answers with a number" in refused(
+        capsys, "policy", regression.output, rows, "--output", tmp_path / "p.yaml", "--labels", "a"
+    )
+    calm = tmp_path / "calm.csv"
+    calm.write_text("text,label\nthe boat,calm\n")
+    assert "no row of" in refused(capsys, "policy", single.output, calm, *told[3:], "--labels", "busy")
+    (tmp_path / "p.yaml").write_text("labels: {busy: {block: 0.5}}\n")
+    assert "is there already" in refused(capsys, *told, "--labels", "busy")
+    assert "the file that is read" in refused(
+        capsys, "moderate", single.output, rows, "--policy", tmp_path / "p.yaml", "--output", rows
+    )
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sentence1,sentence2\na,b\n")
+    line = refused(capsys, "moderate", single.output, pairs, "--policy", tmp_path / "p.yaml")
+    assert "a post is one text: name its column, --text" in line
