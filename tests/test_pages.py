@@ -1,0 +1,43 @@
+"""The how-to pages, run as they are written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import yaml
+
+from pages import blocks, run_commands, run_python
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.runtime.moderation import read_policy
+from squeezebert.runtime.predictor import load
+from tiny_checkpoints import save_checkpoint, texts, tiny_model
+
+
+def test_moderation(tmp_path, monkeypatch, capsys):
+    about = {"task": "single_label", "labels": ["fine", "rude", "spam"], "max_length": 40}
+    about["text_columns"] = {"text": "text", "text_pair": None}
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", tiny_model(), about)
+    export_checkpoint(checkpoint, tmp_path / "exported", ExportOptions(threads=1, force=True))
+    posts = texts(120, seed=3)
+    rude = np.array([answer.probabilities["rude"] for answer in load(tmp_path / "exported", 1).predict(posts)])
+    labels = np.where(rude > np.quantile(rude, 0.7), "rude", "fine")
+    rows = "text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(posts, labels, strict=True))
+    (tmp_path / "validation.csv").write_text(rows)
+    (tmp_path / "posts.csv").write_text("text\n" + "".join(f"{text}\n" for text in posts))
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("moderation.md", "sh"))) == 2
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 120
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    outcomes = [line["outcome"] for line in lines]
+    assert 60 < outcomes.count("allow") < 100
+    (block,) = blocks("moderation.md", "python")
+    capsys.readouterr()
+    assert run_python(block)["decision"].outcome in capsys.readouterr().out
+    (policy,) = blocks("moderation.md", "yaml")
+    shutil.copyfile("policy.yaml", "chosen.yaml")
+    (tmp_path / "policy.yaml").write_text(policy)
+    assert read_policy(tmp_path / "policy.yaml").labels.keys() == yaml.safe_load(policy)["labels"].keys()
+    run_python(block)
