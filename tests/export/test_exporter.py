@@ -358,7 +358,7 @@ def test_unusable_checkpoints_are_refused(broken, tmp_path, damage, cause):
 def test_other_heads_and_half_models_are_refused(single, tmp_path):
     config = tiny_model().config
     head = save_checkpoint(tmp_path / "head", SqueezeBertForMaskedLM(config))
-    with pytest.raises(FolderError, match="only sequence classification"):
+    with pytest.raises(FolderError, match="only classifiers of texts, and encoders"):
         export_checkpoint(head, tmp_path / "out")
     edit_json(head / "config.json", architectures=None)
     with pytest.raises(FolderError, match="the weights lack classifier"):

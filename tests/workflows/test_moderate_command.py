@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, caps
     assert "--labels: name those that posts are held back for" in refused(capsys, *told)
     assert "the model does not know rude; it knows calm" in refused(capsys, *told, "--labels", "rude")
     assert "--block-precision 1.5" in refused(capsys, *told, "--labels", "busy", "--block-precision", 1.5)
-    assert "answers with a number" in refused(
+    assert "gives no labels" in refused(
         capsys, "policy", regression.output, rows, "--output", tmp_path / "p.yaml", "--labels", "a"
     )
     calm = tmp_path / "calm.csv"

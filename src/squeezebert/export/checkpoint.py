@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import transformers
+from torch import Tensor
+from torch.nn import functional
 
 from squeezebert.files.errors import FolderError, TableError
 from squeezebert.files.manifest import MANIFEST, TASKS, Task, read_json
-from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
+from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
+
+Pooling = Literal["mean", "first"]
 
 DESCRIPTION = "squeezebert.json"
 DESCRIPTION_FORMAT = 1
@@ -27,6 +31,8 @@ _TASK_OF_PROBLEM = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
+# What makes a text's vector, as sentence-transformers keeps it: the mean of all tokens, or the first one
+POOLING = "1_Pooling/config.json"
 PROBLEM_OF_TASK = {task: problem for problem, task in _TASK_OF_PROBLEM.items()}
 
 
@@ -48,8 +54,8 @@ class Checkpoint:
 
     folder: Path
     """where it was read from"""
-    model: SqueezeBertForSequenceClassification
-    """in fp32, for evaluation"""
+    model: SqueezeBertForSequenceClassification | SqueezeBertModel
+    """in fp32, for evaluation: a classifier, or an encoder that embeds"""
     tokenizer: Any
     """as transformers loads it"""
     task: Task
@@ -64,6 +70,25 @@ class Checkpoint:
     """what its logits are divided by"""
     thresholds: tuple[float, ...] | None
     """multi-label: least probability of each label"""
+    pooling: Pooling = "mean"
+    """embedding: what makes a text's vector"""
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers an answer has."""
+        return self.model.config.hidden_size if self.task == "embedding" else (len(self.labels) or 1)
+
+    @torch.no_grad()
+    def answer(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
+        """Return the model's logits (B, L) or vectors of length 1 (B, C) for token ids, mask and types (B, T)."""
+        found = self.model(ids, attention_mask=mask, token_type_ids=types)
+        if self.task != "embedding":
+            return cast(Tensor, found.logits)
+        states_BTC = found.last_hidden_state
+        if self.pooling == "first":
+            return functional.normalize(states_BTC[:, 0], dim=-1)
+        kept_BT1 = mask.unsqueeze(-1).to(states_BTC.dtype)
+        return functional.normalize((states_BTC * kept_BT1).sum(1) / kept_BT1.sum(1), dim=-1)
 
     @property
     def token_types(self) -> bool:
@@ -74,22 +99,23 @@ class Checkpoint:
         """Return `config.json` of the exported folder, under the model type that transformers.js has a class for."""
         config: dict[str, Any] = self.model.config.to_dict()
         names = self.labels or ("LABEL_0",)
-        config.update(
-            model_type=SqueezeBertConfig.transformers_model_type,
-            architectures=["SqueezeBertForSequenceClassification"],
-            id2label={str(i): label for i, label in enumerate(names)},
-            label2id={label: i for i, label in enumerate(names)},
-            problem_type=PROBLEM_OF_TASK[self.task],
-        )
+        config.update(model_type=SqueezeBertConfig.transformers_model_type, architectures=[type(self.model).__name__])
+        if self.task != "embedding":
+            config.update(
+                id2label={str(i): label for i, label in enumerate(names)},
+                label2id={label: i for i, label in enumerate(names)},
+                problem_type=PROBLEM_OF_TASK[self.task],
+            )
         for key in ("dtype", "_name_or_path"):  # of this load, not of the model
             config.pop(key, None)
         return config
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint that `save_pretrained` wrote, of our classification class or of BERT's.
+    """Read a checkpoint that `save_pretrained` wrote, of our classes or of BERT's: a classifier, or an encoder.
 
-    `squeezebert.json` says what training knew; without it the task comes from `config.json`.
+    `squeezebert.json` says what training knew; without it the task comes from `config.json`. An encoder embeds: the
+    mean of its tokens, or what sentence-transformers' `1_Pooling` beside it says, is a text's vector.
     Raises `FolderError` for a folder that is missing, of another kind, incomplete, damaged, or has another head.
     """
     _check_kind(folder)
@@ -101,6 +127,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise FolderError(
             f"{folder}: the tokenizer has {tokens} tokens, the model {config.vocab_size}: they do not belong together"
         )
+    if isinstance(model, SqueezeBertModel):
+        return _encoder(folder, model, tokenizer)
     about = _read_description(folder)
     count, names = model.classifier.out_features, cast(dict[int, str], config.id2label or {})
     task = about.get("task") or _TASK_OF_PROBLEM.get(str(config.problem_type))
@@ -136,6 +164,31 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def _encoder(folder: Path, model: SqueezeBertModel, tokenizer: Any) -> Checkpoint:
+    """An encoder as a checkpoint, with the longest text and the pooling that sentence-transformers' files name."""
+    limits = folder / "sentence_bert_config.json"
+    told = read_json(limits) if limits.is_file() else {}
+    longest = told.get("max_seq_length") if isinstance(told, dict) else None
+    longest = min(int(longest or tokenizer.model_max_length), model.config.max_position_embeddings)
+    pooling: Pooling = "mean"
+    if (folder / POOLING).is_file():
+        modes = read_json(folder / POOLING)
+        chosen = [mode for mode, on in modes.items() if mode.startswith("pooling_mode_") and on is True]
+        chosen = chosen or [f"pooling_mode_{modes.get('pooling_mode')}"]
+        known: dict[str, Pooling] = {
+            "pooling_mode_mean_tokens": "mean",
+            "pooling_mode_cls_token": "first",
+            "pooling_mode_mean": "mean",
+            "pooling_mode_cls": "first",
+        }
+        if len(chosen) != 1 or chosen[0] not in known:
+            raise FolderError(
+                f"{folder / POOLING}: {', '.join(chosen)}; only the mean of tokens or the first one can be exported"
+            )
+        pooling = known[chosen[0]]
+    return Checkpoint(folder, model, tokenizer, "embedding", (), longest, False, 1.0, None, pooling)
+
+
 def read_rows(path: Path, checkpoint: Checkpoint) -> list[EvaluationRow]:
     """Read evaluation rows from JSON lines {"text", "text_pair", "label"}.
 
@@ -169,7 +222,7 @@ def check_row(found: Any, checkpoint: Checkpoint, place: str) -> EvaluationRow:
         raise TableError(f"{place}: `text_pair` is {type(text_pair).__name__}, not text")
     if checkpoint.pair is not None and checkpoint.pair != (text_pair is not None):
         raise TableError(f"{place}: the model reads {'pairs of texts' if checkpoint.pair else 'single texts'}")
-    if label is None:
+    if label is None or checkpoint.task == "embedding":
         return EvaluationRow(found["text"], text_pair, None)
     if checkpoint.task == "regression":
         if not isinstance(label, (int, float)) or isinstance(label, bool) or not math.isfinite(label):
@@ -195,9 +248,10 @@ def _check_kind(folder: Path) -> None:
     if kind not in ("bert", SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
         raise FolderError(f"{folder}: a checkpoint of model type {kind!r}; only SqueezeBERT and BERT can be exported")
     for head in config.get("architectures") or ():
-        if not head.endswith("ForSequenceClassification"):
+        if not head.endswith(("ForSequenceClassification", "Model")):
             raise FolderError(
-                f"{folder}: holds a {head}; only sequence classification can be exported: finetune it first"
+                f"{folder}: holds a {head}; only classifiers of texts, and encoders without a head, can be exported: "
+                "finetune it first"
             )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise FolderError(f"{folder}: no weights: expected model.safetensors beside config.json")
@@ -208,15 +262,16 @@ def _check_kind(folder: Path) -> None:
         )
 
 
-def _read_model(folder: Path) -> SqueezeBertForSequenceClassification:
+def _read_model(folder: Path) -> SqueezeBertForSequenceClassification | SqueezeBertModel:
+    heads: list[str] = read_json(folder / "config.json").get("architectures") or []
+    embeds = bool(heads) and heads[0].endswith("Model")
+    kind: Any = SqueezeBertModel if embeds else SqueezeBertForSequenceClassification
     try:
         with quiet_transformers():
-            model, info = SqueezeBertForSequenceClassification.from_pretrained(
-                folder, output_loading_info=True, local_files_only=True
-            )
+            model, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True)
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise FolderError(f"{folder}: the checkpoint cannot be loaded ({error})") from error
-    absent = sorted(info["missing_keys"])
+    absent = sorted(key for key in info["missing_keys"] if not embeds or not key.startswith("pooler."))
     if absent:
         raise FolderError(
             f"{folder}: the weights lack {', '.join(absent[:3])}{' and more' if len(absent) > 3 else ''}: "
@@ -226,7 +281,7 @@ def _read_model(folder: Path) -> SqueezeBertForSequenceClassification:
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise FolderError(f"{folder}: the weights of {name} hold NaN or infinity; training went wrong before this")
-    return cast(SqueezeBertForSequenceClassification, model)
+    return cast("SqueezeBertForSequenceClassification | SqueezeBertModel", model)
 
 
 def _read_tokenizer(folder: Path) -> Any:

@@ -29,7 +29,7 @@ from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import DYNAMIC, PACKED, STATIC, fix_ranges, quantize_graph
 from squeezebert.export.ranges import Feed, find_ranges
 from squeezebert.export.samples import KEPT, TEXTS
-from squeezebert.export.smoothing import find_scales
+from squeezebert.export.smoothing import BlockScales, find_scales
 from squeezebert.export.verify import (
     BUILT_IN_TEXT,
     EVALUATION_ROWS,
@@ -99,7 +99,7 @@ def export_checkpoint(
     progress: Callable[[str], None] | None = None,
     calibration: Sequence[Text] | None = None,
 ) -> ExportReport:
-    """Export a classification checkpoint for ONNX Runtime and transformers.js, and verify it before it is written.
+    """Export a classifier or an encoder for ONNX Runtime and transformers.js, and verify it before it is written.
 
     The files are compared with torch on `examples` ({"text", "text_pair", "label"}), else on the
     checkpoint's evaluation.jsonl; without either on built-in text, and then no accuracy is claimed. Static ranges are
@@ -187,7 +187,7 @@ def _build(
     """Fill `folder` with everything that passed."""
     tell("writing the fp32 model")
     _write_tokenizer_and_config(folder, source)
-    write_graph(source.model, folder / MODEL_PATHS["fp32"], options.opset, temperature=source.temperature)
+    _write_graph(folder / MODEL_PATHS["fp32"], source, options)
     manifest = _first_manifest(folder, source)
     write_manifest(folder, manifest)
 
@@ -209,9 +209,7 @@ def _build(
         feeds = [_feed(predictor.tokenizer, text) for text in calibration]
         del predictor
         smooth = folder / "onnx" / "smooth.onnx"
-        write_graph(
-            source.model, smooth, options.opset, find_scales(source.model, _calibration(source)), source.temperature
-        )
+        _write_graph(smooth, source, options, find_scales(source.model, _calibration(source)))
         spared: list[int] = []
         while True:
             manifest = _write_int8(folder, manifest, options, feeds, spared)
@@ -258,6 +256,12 @@ def _build(
     write_manifest(folder, manifest)
     tell("done")
     return ExportReport(folder, manifest, tuple(texts), answers, tuple(warnings), refused)
+
+
+def _write_graph(
+    path: Path, source: Checkpoint, options: ExportOptions, scales: Sequence[BlockScales] | None = None
+) -> None:
+    write_graph(source.model, path, options.opset, scales, temperature=source.temperature, pooling=source.pooling)
 
 
 def _write_int8(
@@ -327,6 +331,8 @@ def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
         samples=(),
         calibrated_logits=True,
         source=source.folder.resolve().name,
+        format=2 if source.task == "embedding" else 1,
+        dimension=source.outputs if source.task == "embedding" else None,
     )
 
 

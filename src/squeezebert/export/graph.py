@@ -23,15 +23,18 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from squeezebert.export.checkpoint import Pooling
 from squeezebert.export.matrices import Channels, scaled_down, write_matrix
 from squeezebert.export.smoothing import BlockScales
 from squeezebert.files.errors import DependencyError
-from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
 
 FORM = "per_group_matmul"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Keeps a text of nothing but padding from dividing by zero
 _NOTHING = 1e-30
+# And a vector of zeros from the same
+_SHORTEST = 1e-12
 
 
 class Block(nn.Module):
@@ -133,17 +136,12 @@ class Block(nn.Module):
         return Channels(self.down(Channels(widened))).whole
 
 
-class ClassifierGraph(nn.Module):
-    """The whole model as it is exported: token ids, mask and types (B, T) in, logits (B, L) out."""
+class EncoderGraph(nn.Module):
+    """Embeddings and blocks as they are exported; with `first_only`, the last block computes the first token alone."""
 
-    def __init__(
-        self,
-        model: SqueezeBertForSequenceClassification,
-        scales: Sequence[BlockScales] | None = None,
-        temperature: float = 1.0,
-    ) -> None:
+    def __init__(self, encoder: SqueezeBertModel, scales: Sequence[BlockScales] | None, first_only: bool) -> None:
         super().__init__()
-        encoder, blocks = model.transformer, model.transformer.encoder.layers
+        blocks: Any = encoder.encoder.layers
         embeddings = encoder.embeddings
         self.words, self.kinds = embeddings.word_embeddings, embeddings.token_type_embeddings
         self.register_buffer("positions", embeddings.position_embeddings.weight.detach().float())
@@ -156,9 +154,32 @@ class ClassifierGraph(nn.Module):
         self.norm, self.projection = _divide_norm(embeddings.LayerNorm, arriving[0]), embeddings.projection
         last = len(blocks) - 1
         self.blocks = nn.ModuleList(
-            Block(block, i == last, scales[i], arriving[i + 1]) for i, block in enumerate(blocks)
+            Block(block, first_only and i == last, scales[i], arriving[i + 1]) for i, block in enumerate(blocks)
         )
-        self.pooler = encoder.pooler.dense
+
+    def states(self, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the last block's states, (N, C) or of first tokens (B, C); `keep_BT` is 1 for text, 0 for padding."""
+        positions_T1C = cast(Tensor, self.positions)[: input_ids.shape[1], None]
+        x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
+        x_NC = self.norm(x_TBC.flatten(0, 1))
+        if self.projection is not None:
+            x_NC = self.projection(x_NC)
+        for block in self.blocks:
+            x_NC = block(x_NC, keep_BT)
+        return cast(Tensor, x_NC)
+
+
+class ClassifierGraph(EncoderGraph):
+    """A whole classifier as it is exported: token ids, mask and types (B, T) in, logits (B, L) out."""
+
+    def __init__(
+        self,
+        model: SqueezeBertForSequenceClassification,
+        scales: Sequence[BlockScales] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(model.transformer, scales, first_only=True)
+        self.pooler = model.transformer.pooler.dense
         # Logits divided by the temperature: whatever engine takes their softmax gets calibrated probabilities
         self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
         self.classifier.weight.data = model.classifier.weight.detach() / temperature
@@ -166,33 +187,52 @@ class ClassifierGraph(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits (B, L)."""
-        positions_T1C = cast(Tensor, self.positions)[: input_ids.shape[1], None]
-        x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
-        x_NC = self.norm(x_TBC.flatten(0, 1))
-        if self.projection is not None:
-            x_NC = self.projection(x_NC)
-        keep_BT = attention_mask.to(x_NC.dtype)
-        for block in self.blocks:
-            x_NC = block(x_NC, keep_BT)
-        return cast(Tensor, self.classifier(torch.tanh(self.pooler(x_NC))))
+        x_BC = self.states(input_ids, attention_mask.to(self.norm.weight.dtype), token_type_ids)
+        return cast(Tensor, self.classifier(torch.tanh(self.pooler(x_BC))))
+
+
+class EmbeddingGraph(EncoderGraph):
+    """An encoder as it is exported: token ids, mask and types (B, T) in, a vector of length 1 a text (B, C) out."""
+
+    def __init__(
+        self, model: SqueezeBertModel, scales: Sequence[BlockScales] | None = None, pooling: Pooling = "mean"
+    ) -> None:
+        super().__init__(model, scales, first_only=pooling == "first")
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the vectors (B, C)."""
+        keep_BT = attention_mask.to(self.norm.weight.dtype)
+        x_BC = self.states(input_ids, keep_BT, token_type_ids)
+        if self.pooling == "mean":  # the sum will do: it is divided by its length
+            x_TBC = x_BC.view(-1, keep_BT.shape[0], x_BC.shape[1])
+            x_BC = (x_TBC * keep_BT.t().unsqueeze(-1)).sum(0)
+        return x_BC / x_BC.square().sum(-1, keepdim=True).sqrt().clamp_min(_SHORTEST)
 
 
 def write_graph(
-    model: SqueezeBertForSequenceClassification,
+    model: SqueezeBertForSequenceClassification | SqueezeBertModel,
     path: Path,
     opset: int,
     scales: Sequence[BlockScales] | None = None,
     temperature: float = 1.0,
+    pooling: Pooling = "mean",
 ) -> None:
     """Write `model` (fp32) as an ONNX file with dynamic batch and length, weights inside.
 
     `scales`, one a block, make a graph whose outputs are the same and whose ranges suit int8.
 
     Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int64 (B, T); the output is `logits` (B, L), divided by
-    `temperature`.
+    `temperature`, or of an encoder `sentence_embedding` (B, C), made by `pooling`.
     Raises `DependencyError` when the packages that write ONNX are not installed.
     """
-    graph = ClassifierGraph(model, scales, temperature).eval()
+    embeds = isinstance(model, SqueezeBertModel)
+    graph: EncoderGraph
+    if isinstance(model, SqueezeBertModel):
+        graph = EmbeddingGraph(model, scales, pooling)
+    else:
+        graph = ClassifierGraph(model, scales, temperature)
+    graph.eval()
     # Three tensors of their own: two names for one tensor would be exported as one input
     example = (torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9).long())
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
@@ -204,7 +244,7 @@ def write_graph(
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(INPUTS),
-                output_names=["logits"],
+                output_names=["sentence_embedding" if embeds else "logits"],
                 dynamic_shapes=dict.fromkeys(INPUTS, dimensions),
                 verbose=False,
             )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from squeezebert.export.matrices import appends
-from squeezebert.model import GroupedLinear, SqueezeBertForSequenceClassification
+from squeezebert.model import GroupedLinear, SqueezeBertPreTrainedModel
 
 # A matrix has channels that stand out when the largest exceeds this quantile of its group this many times
 _QUANTILE, _RATIO = 0.97, 2.0
@@ -36,9 +36,7 @@ class BlockScales:
     """the reduced channels of each matrix with a remainder, (R,), by its name in the configuration: q, k, ..."""
 
 
-def find_scales(
-    model: SqueezeBertForSequenceClassification, inputs: Iterable[tuple[Tensor, Tensor]]
-) -> list[BlockScales]:
+def find_scales(model: SqueezeBertPreTrainedModel, inputs: Iterable[tuple[Tensor, Tensor]]) -> list[BlockScales]:
     """Run `inputs`, pairs of token ids and types (B, T) without padding, and return the scales of each block.
 
     The idea is SmoothQuant's (Xiao et al. 2022, arXiv 2211.10438): a few channels of a BERT are 10 to 100 times larger
@@ -46,7 +44,8 @@ def find_scales(
     channels above the quantile are scaled, down to it. Reduced channels are all scaled: both their factors are the
     graph's own, so that it costs nothing.
     """
-    blocks: Any = model.transformer.encoder.layers
+    encoder: Any = model.base_model
+    blocks: Any = encoder.encoder.layers
     largest: dict[nn.Module, Tensor] = {}
     reduced: dict[nn.Module, Tensor] = {}
 
@@ -84,7 +83,7 @@ def find_scales(
         for hook in hooks:
             hook.remove()
     # Between the embeddings' LayerNorm, which would take the scale up, and the first block may lie a projection
-    projected = model.transformer.embeddings.projection is not None
+    projected = encoder.embeddings.projection is not None
     found = []
     for block in blocks:
         found.append(_block_scales(block, largest, reduced, projected))

@@ -36,6 +36,7 @@ _METRICS = {
     "single_label": "accuracy",
     "multi_label": "mean share of labels right",
     "regression": "Pearson correlation",
+    "embedding": "cosine with the reference",
 }
 _TORCH_BATCH = 32
 
@@ -72,7 +73,9 @@ class Evidence:
         return np.asarray(np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, None])
 
     def agreement(self, first: Array, second: Array) -> Array:
-        """Return for each row the share of labels on which two answers agree, (N,)."""
+        """Return for each row the share of labels on which two answers agree, (N,); of vectors, their cosine."""
+        if self.task == "embedding":
+            return np.asarray((first * second).sum(axis=1).clip(0.0, 1.0), dtype=float)
         same = self.given(first) == self.given(second)
         return np.asarray(same.all(axis=1) if self.task == "single_label" else same.mean(axis=1), dtype=float)
 
@@ -113,7 +116,7 @@ def torch_logits(checkpoint: Checkpoint, texts: Sequence[Text], tokenizer: Token
                 "or pads on the left, or adds tokens in code, cannot be exported"
             )
         encoded.append(ours)
-    outputs = np.zeros((len(texts), checkpoint.model.classifier.out_features))
+    outputs = np.zeros((len(texts), checkpoint.outputs))
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i].ids))
     for start in range(0, len(order), _TORCH_BATCH):
         batch = order[start : start + _TORCH_BATCH]
@@ -123,8 +126,7 @@ def torch_logits(checkpoint: Checkpoint, texts: Sequence[Text], tokenizer: Token
             ids[row, :length] = torch.tensor(encoded[i].ids)
             types[row, :length] = torch.tensor(encoded[i].types)
             mask[row, :length] = 1
-        with torch.no_grad():
-            outputs[batch] = checkpoint.model(ids, attention_mask=mask, token_type_ids=types).logits.double().numpy()
+        outputs[batch] = checkpoint.answer(ids, mask, types).double().numpy()
     return outputs
 
 
@@ -160,7 +162,10 @@ def verify_int8(
     reasons: list[str] = []
     warnings: list[str] = []
     if found.agreement < options.min_agreement:
-        if evidence.task == "regression":
+        if evidence.task == "embedding":
+            shortfall = f"a mean cosine of {found.agreement:.4f} with fp32 on {found.rows} {found.source}"
+            shortfall += f", below {options.min_agreement:.3f}"
+        elif evidence.task == "regression":
             shortfall = f"a correlation of {found.agreement:.3f} with fp32 on {found.rows} {found.source}"
             shortfall += f", below {options.min_agreement:.3f}"
         else:

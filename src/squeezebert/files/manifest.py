@@ -16,11 +16,12 @@ from typing import Any, Literal, cast
 from squeezebert.files.errors import FolderError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-TASKS = ("single_label", "multi_label", "regression")
+# The layout that this program reads up to; files of the tasks of format 1 are written in it
+FORMAT = 2
+TASKS = ("single_label", "multi_label", "regression", "embedding")
 PRECISIONS = ("fp32", "int8")
 
-Task = Literal["single_label", "multi_label", "regression"]
+Task = Literal["single_label", "multi_label", "regression", "embedding"]
 Precision = Literal["fp32", "int8"]
 
 
@@ -99,9 +100,9 @@ class Manifest:
     """What an exported folder holds."""
 
     task: Task
-    """what is answered: one label, any number of labels, or a number"""
+    """what is answered: one label, any number of labels, a number, or a vector that says what a text is about"""
     labels: tuple[str, ...]
-    """in the order of the model's outputs; empty for regression"""
+    """in the order of the model's outputs; empty for regression and embedding"""
     max_length: int
     """longest input in tokens, special ones included"""
     pair: bool | None
@@ -128,8 +129,10 @@ class Manifest:
     """what runs the files"""
     latency: tuple[Mapping[str, Any], ...] = ()
     """measurements added after the export, one record each"""
-    format: int = FORMAT
+    format: int = 1
     """version of this file's layout"""
+    dimension: int | None = None
+    """numbers of a vector; embedding only"""
     calibrated_logits: bool = False
     """whether the files divide their logits by the temperature, so that any engine's softmax is calibrated"""
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -174,10 +177,12 @@ class Manifest:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
         if not all(isinstance(label, str) for label in self.labels):
             raise ValueError("labels must be text")
-        if (self.task == "regression") != (not self.labels):
+        if (self.task in ("regression", "embedding")) != (not self.labels):
             raise ValueError(f"{len(self.labels)} labels for {self.task}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two labels have the same name")
+        if (self.task == "embedding") != (isinstance(self.dimension, int) and self.dimension > 0):
+            raise ValueError(f"dimension {self.dimension!r} for {self.task}")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
         if not isinstance(self.max_length, int) or self.max_length < 1:

@@ -122,8 +122,12 @@ class Moderator:
 
         Raises `OptionError` for a model without labels or of pairs, and a policy of other labels or another model.
         """
-        if model.task == "regression" or model.manifest.pair:
-            kind = "a number" if model.task == "regression" else "pairs of texts"
+        if not model.labels or model.manifest.pair:
+            kind = (
+                "pairs of texts"
+                if model.manifest.pair
+                else {"regression": "a number", "embedding": "vectors"}[model.task]
+            )
             raise OptionError(f"{model.folder}: moderation needs a classifier of single texts, and this is of {kind}")
         unknown = [label for label in policy.labels if label not in model.labels]
         if unknown:

@@ -100,10 +100,10 @@ class Predictor:
         self._session = open_session(model, threads, file.disabled_optimizers)
 
         outputs = self._session.get_outputs()[0].shape[-1]
-        if isinstance(outputs, int) and outputs != (len(self.labels) or 1):
+        if isinstance(outputs, int) and outputs != self._outputs:
             raise FolderError(
-                f"{self.folder}: the model has {outputs} outputs, the manifest {len(self.labels)} labels: they do not "
-                "belong together; export the checkpoint again"
+                f"{self.folder}: the model has {outputs} outputs, the manifest {self._outputs}: they do not belong "
+                "together; export the checkpoint again"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -115,13 +115,17 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        """`single_label`, `multi_label` or `regression`."""
+        """`single_label`, `multi_label`, `regression` or `embedding`."""
         return self.manifest.task
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the model's outputs; empty for regression."""
+        """In the order of the model's outputs; empty for regression and embedding."""
         return self.manifest.labels
+
+    @property
+    def _outputs(self) -> int:
+        return self.manifest.dimension or len(self.labels) or 1
 
     @overload
     def predict(self, texts: str, batch_size: int | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -143,12 +147,10 @@ class Predictor:
         fp32 texts are batched by length, which moves a probability by rounding only (about 1e-6).
 
         Raises `TextError`, naming the index, for an item that is no text, or a pair where the model reads single texts
-        and the other way round; `OptionError` for an unusable batch size.
+        and the other way round; `OptionError` for an unusable batch size, and a model that embeds.
         """
-        if batch_size is not None and (
-            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
-        ):
-            raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")
+        _check_batch_size(batch_size)
+        self._check_answers()
         if isinstance(texts, str):
             return next(self._stream((texts,), batch_size))
         if isinstance(texts, Sequence):
@@ -159,6 +161,21 @@ class Predictor:
             raise TextError(f"expected a text or several, not {type(texts).__name__}")
         return self._stream(texts, batch_size)
 
+    def encode(self, texts: Iterable[Text], batch_size: int | None = None) -> NDArray[np.float32]:
+        """Return a vector of length 1 for each text, (N, C): the dot product of two says how alike they are.
+
+        Texts longer than the model reads are cut. What is said of batches in `predict` holds here too.
+        Raises `OptionError` for a model that gives labels or a number, and for an unusable batch size; `TextError`,
+        naming the index, for an item that is no text, and for a str alone: give several.
+        """
+        _check_batch_size(batch_size)
+        if self.task != "embedding":
+            raise OptionError(f"{self.folder}: a model of {self.task}, which does not embed: export an encoder")
+        if isinstance(texts, str) or not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set):
+            raise TextError(f"expected several texts, not {type(texts).__name__}")
+        vectors = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
+        return np.array(vectors, dtype=np.float32).reshape(len(vectors), self._outputs)
+
     def predict_windows(self, text: str, overlap: int = 16) -> list[tuple[int, int, Prediction]]:
         """Answer a text of any length in windows as long as the model reads, neighbours sharing `overlap` tokens.
 
@@ -168,6 +185,7 @@ class Predictor:
         if not isinstance(text, str) or self.manifest.pair:
             found = "this model reads pairs" if isinstance(text, str) else f"expected a str, not {type(text).__name__}"
             raise TextError(f"windows are of single texts: {found}")
+        self._check_answers()
         windows = self.tokenizer.windows(text, overlap)
         answers = []
         for start in range(0, len(windows), _WINDOW):
@@ -179,11 +197,11 @@ class Predictor:
     def logits(self, texts: Sequence[Text], batch_size: int | None = None) -> Array:
         """Return the outputs of the model file (N, L), before probabilities."""
         rows = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
-        return np.stack(rows) if rows else np.empty((0, len(self.labels) or 1))
+        return np.stack(rows) if rows else np.empty((0, self._outputs))
 
     def probabilities(self, logits: Array) -> Array:
-        """Return what the file's outputs (N, L) mean: calibrated probabilities (N, L); in regression, the values."""
-        if self.task == "regression":
+        """Return what the file's outputs (N, L) mean: calibrated probabilities (N, L), or values and vectors."""
+        if self.task in ("regression", "embedding"):
             return logits
         scaled = logits if self.manifest.calibrated_logits else logits / self.manifest.temperature
         if self.task == "multi_label":
@@ -207,6 +225,10 @@ class Predictor:
             difference = max(difference, gap if np.isfinite(gap) else np.inf)
             compared += 1
         return SelfCheck(self.precision, compared, difference, _TOLERANCE[self.precision])
+
+    def _check_answers(self) -> None:
+        if self.task == "embedding":
+            raise OptionError(f"{self.folder}: an encoder, which embeds and gives no labels: call encode")
 
     def _choose(self, precision: str | None) -> Precision:
         available = self.manifest.files
@@ -291,6 +313,11 @@ def load(
     another kind, incomplete or damaged, and `OptionError` for an option it cannot follow; both say what to do.
     """
     return Predictor(folder, threads, precision, verify)
+
+
+def _check_batch_size(batch_size: object) -> None:
+    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
+        raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")
 
 
 def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:

@@ -52,7 +52,8 @@ def _examples(checkpoint: Path, rows: EvaluationTable, report: Callable[[str], N
         skip_bad_rows=rows.skip_bad_rows,
     )
     skipped: list[TableError] = []
-    read = read_examples(str(rows.eval), options, task=source.task, labels=source.labels, on_skip=skipped.append)
+    task = None if source.task == "embedding" else source.task
+    read = read_examples(str(rows.eval), options, task=task, labels=source.labels, on_skip=skipped.append)
     examples = [evaluation_row(example) for example in read]
     for error in skipped[:3]:
         report(f"skipped: {error}")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -135,8 +135,8 @@ def moderate_table(options: ModerateOptions) -> str:
 
 
 def _labels(options: PolicyOptions, model: Predictor) -> list[str]:
-    if model.task == "regression":
-        raise OptionError(f"{options.folder}: moderation needs a classifier, and this model answers with a number")
+    if not model.labels:
+        raise OptionError(f"{options.folder}: moderation needs a classifier, and this model gives no labels")
     unknown = [label for label in options.labels if label not in model.labels]
     if unknown:
         raise OptionError(
@@ -151,6 +151,10 @@ def _labels(options: PolicyOptions, model: Predictor) -> list[str]:
     )
 
 
+def _classifies(model: Predictor) -> Literal["single_label", "multi_label"]:
+    return "multi_label" if model.task == "multi_label" else "single_label"
+
+
 def _rows(
     options: PolicyOptions, model: Predictor, report: Callable[[str], None]
 ) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -163,7 +167,7 @@ def _rows(
         encoding=options.encoding,
         skip_bad_rows=options.skip_bad_rows,
     )
-    found = read_examples(options.data, reading, task=model.manifest.task, labels=model.labels, on_skip=skipped.append)
+    found = read_examples(options.data, reading, task=_classifies(model), labels=model.labels, on_skip=skipped.append)
     examples = list(_single(found))
     if skipped:
         report(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
