@@ -1,0 +1,170 @@
+"""Ranking by taste, vectors that are kept, and the sentences that say most."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.runtime.predictor import load
+from squeezebert.runtime.ranking import Ranker, VectorStore
+from squeezebert.runtime.summary import sentence_spans, summarise
+from squeezebert.runtime.tokens import TextError
+from tiny_checkpoints import save_checkpoint, tiny_model
+
+pytest_plugins = ["exported_folders"]
+
+TRAVEL, HOME = ["train", "boat", "river", "walk"], ["garden", "window", "table", "green"]
+
+
+def made_up(words, count, seed):
+    random = np.random.default_rng(seed)
+    return [" ".join([*random.choice(words, 4), *random.choice(["the", "of", "and"], 2)]) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
+    export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
+    return load(folder / "exported", 1, "fp32")
+
+
+@pytest.fixture
+def counted(encoder, monkeypatch):
+    """The encoder, and how many texts it has read."""
+    read: list[str] = []
+    real = encoder.encode
+
+    def encode(texts, batch_size=None):
+        read.extend(texts)
+        return real(texts, batch_size)
+
+    monkeypatch.setattr(encoder, "encode", encode)
+    return encoder, read
+
+
+def test_what_is_like_the_liked_comes_first(encoder):
+    items = [*made_up(TRAVEL, 30, 1), *made_up(HOME, 30, 2)]
+    ranker = Ranker(VectorStore(encoder))
+    ranker.learn(made_up(TRAVEL, 4, 3), made_up(HOME, 3, 4))
+    best = ranker.rank(items)
+    assert np.mean([place < 30 for place, _ in best[:30]]) > 0.85
+    scores = [score for _, score in best]
+    assert scores == sorted(scores, reverse=True)
+    np.testing.assert_allclose(ranker.scores(items)[[place for place, _ in best]], scores)
+    assert ranker.rank(items, top=5) == best[:5]
+    ranker.learn([], made_up(TRAVEL, 3, 5))  # only what was disliked: it comes last
+    assert np.mean([place < 30 for place, _ in ranker.rank(items)[-30:]]) > 0.75
+
+
+def test_taste_is_a_weighted_ridge_regression(encoder):
+    ranker = Ranker(VectorStore(encoder))
+    liked, disliked = made_up(TRAVEL, 5, 1), made_up(HOME, 2, 2)
+    ranker.learn(liked, disliked)
+    X = encoder.encode([*liked, *disliked]).astype(float)
+    y, w = np.array([1.0] * 5 + [-1.0] * 2), np.array([7 / 5] * 5 + [7 / 2] * 2)
+    direct = np.linalg.solve(X.T @ (w[:, None] * X) + np.eye(X.shape[1]), X.T @ (w * y))
+    np.testing.assert_allclose(ranker._taste, direct, atol=1e-8)
+
+
+def test_nothing_is_known_of_a_new_reader(encoder):
+    ranker = Ranker(VectorStore(encoder))
+    assert ranker.rank(["a boat", "a table", "a boat"]) == [(0, 0.0), (1, 0.0), (2, 0.0)]
+    assert ranker.rank([]) == []
+    for call, words in (
+        (lambda: ranker.learn([], []), "nothing liked and nothing disliked"),
+        (lambda: ranker.rank(["a"], top=0), "top = 0"),
+        (lambda: ranker.scores(["a", 3]), "item 1: expected a str, not int"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            call()
+
+
+def test_no_text_is_read_twice(counted, tmp_path):
+    encoder, read = counted
+    store = VectorStore(encoder, tmp_path / "v.npz")
+    items = made_up(TRAVEL, 10, 1)
+    first = store.vectors([*items, items[0]])
+    assert len(read) == len(store) == len(set(items))
+    np.testing.assert_array_equal(first[0], first[-1])
+    store.vectors(items)
+    assert len(read) == len(set(items))
+    store.save()
+    again = VectorStore(encoder, tmp_path / "v.npz")
+    np.testing.assert_array_equal(again.vectors(items), first[:-1])
+    assert len(read) == len(set(items))
+    again.forget(items[:1])
+    again.vectors(items)
+    assert len(read) == len(set(items)) + 1
+    assert [path.name for path in tmp_path.iterdir()] == ["v.npz"]
+
+
+def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
+    path = tmp_path / "v.npz"
+    store = VectorStore(encoder, path)
+    store.vectors(["a boat"])
+    store.save()
+    with pytest.raises(FolderError, match="made by another encoder"):
+        VectorStore(load(encoder.folder, 1, "int8"), path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(FolderError, match="a damaged store of vectors"):
+        VectorStore(encoder, path)
+    with pytest.raises(OptionError, match="has no file"):
+        VectorStore(encoder).save()
+    with pytest.raises(OptionError, match="vectors need an encoder"):
+        VectorStore(load(single.output, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three?  Four", ["One.", "Two!", "Three?", "Four"]),
+        ("Dr. Who met Mr. J. R. Smith. They left.", ["Dr. Who met Mr. J. R. Smith.", "They left."]),
+        ('He said "no." Then he left.', ['He said "no."', "Then he left."]),
+        ("Version 1.5 is out. It costs 3.50 now.", ["Version 1.5 is out.", "It costs 3.50 now."]),
+        ("これは一。これは二！", ["これは一。", "これは二！"]),
+        ("A title\n\nA first line\n- a point\n- another", ["A title", "A first line", "- a point", "- another"]),
+        ("", []),
+        (" \n\n ", []),
+    ],
+)
+def test_sentences_are_found_where_they_stand(text, sentences):
+    assert [text[start:end] for start, end in sentence_spans(text)] == sentences
+
+
+@given(st.text(alphabet='ab. !?\n"-。'))
+def test_no_character_of_a_text_is_lost(text):
+    spans = sentence_spans(text)
+    assert "".join(text[start:end] for start, end in spans).replace(" ", "").replace("\n", "") == "".join(text.split())
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_the_sentences_that_say_most_are_chosen_without_repetition(encoder):
+    about, aside = made_up(TRAVEL, 6, 1), made_up(HOME, 2, 2)
+    document = ". ".join([about[0], aside[0], *about[1:4], aside[1], *about[4:], about[4]]) + "."
+    chosen = summarise(encoder, document, 3)
+    assert [document[s.start : s.end] for s in chosen] == [s.text for s in chosen]
+    assert [s.start for s in chosen] == sorted(s.start for s in chosen)
+    assert len({s.text.rstrip(".") for s in chosen}) == 3  # the one that stands there twice is taken once at most
+    assert not any(s.text.rstrip(".") in aside for s in chosen)
+    assert summarise(encoder, document, 100)[0].text == about[0] + "."
+    assert len(summarise(encoder, document, 100)) == 9
+
+
+def test_what_cannot_be_summarised_is_explained(encoder, single):
+    assert summarise(encoder, "") == []
+    assert summarise(encoder, "One word")[0].text == "One word"
+    assert len(summarise(encoder, "\x00. \ud800! 🙂? " * 20, 2)) == 2
+    with pytest.raises(OptionError, match="sentences = 0"):
+        summarise(encoder, "a", 0)
+    with pytest.raises(TextError, match="expected a str"):
+        summarise(encoder, None)
+    with pytest.raises(OptionError, match="a summary needs an encoder"):
+        summarise(load(single.output, 1), "a")
