@@ -60,7 +60,7 @@ class VectorStore:
             self._known.pop(_key(text, i), None)
 
     def save(self) -> None:
-        """Write the vectors to the store's file, at once or not at all. Raises `OptionError` for a store without one."""
+        """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
         if self.path is None:
             raise OptionError("this store has no file: give a path where it is made")
         part = self.path.with_name(f".{self.path.name}.part")
