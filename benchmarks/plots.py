@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot
+from matplotlib.transforms import Bbox
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,6 +29,29 @@ def kept(cells: list[dict[str, Any]]) -> float:
     return 100 * statistics.mean(own.values()) / statistics.mean(teachers.values())
 
 
+def label_points(axes: Any, points: list[tuple[str, float, float]]) -> None:
+    """Name points (name, x, y) beside them, where the name lies on no other name and no other point."""
+    taken = []
+    for _, x, y in points:
+        place = axes.transData.transform((x, y))
+        taken.append(Bbox.from_bounds(place[0] - 4, place[1] - 4, 8, 8))
+    for name, x, y in points:
+        for across, up in ((6, 4), (-6, 4), (6, -11), (-6, -11), (6, 14), (-6, 14), (6, -21)):
+            text = axes.annotate(
+                name,
+                (x, y),
+                xytext=(across, up),
+                textcoords="offset points",
+                fontsize=8,
+                ha="left" if across > 0 else "right",
+            )
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
 def draw_tradeoff(ablation: dict[str, Any], latency: dict[str, Any]) -> Any:
     """What each shape keeps after the larger budget against how much faster it is, fp32 and int8 beside each other."""
     budget = max(cell["tokens"] for cell in ablation["cells"])
@@ -39,16 +63,20 @@ def draw_tradeoff(ablation: dict[str, Any], latency: dict[str, Any]) -> Any:
     figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", sharey=True)
     for axes, precision in zip(both, ("fp32", "int8"), strict=True):
         faster = {r["shape"]: r["bursts"]["128"]["ratio"] for r in latency["rows"] if r["precision"] == precision}
+        points: list[tuple[str, float, float]] = []
         for shape, cells in shapes.items():
             if {cell["task"] for cell in cells} != set(tasks):
                 continue  # a mean over other tasks is no comparison
             control = cells[0]["conversion"] == "control"
-            x, y = faster[shape], kept(cells)
+            rates = {cell["rate"] for cell in cells}  # where several were tried, the one that suits the shape
+            x, y = faster[shape], max(kept([cell for cell in cells if cell["rate"] == rate]) for rate in rates)
             axes.plot(x, y, "s" if control else "o", color="C7" if control else "C0")
-            axes.annotate(shape, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            points.append((shape, x, y))
         axes.set_title(precision)
         axes.grid(alpha=0.25)
-        axes.margins(x=0.4, y=0.1)
+        axes.margins(x=0.5, y=0.1)
+        figure.draw_without_rendering()
+        label_points(axes, points)
     figure.supxlabel(f"times as fast as {latency['baseline']}; 128 tokens, one thread", fontsize=10)
     both[0].set_ylabel(f"kept of the teacher's mean score, %\n({', '.join(tasks)}; {budget:,} tokens a task)")
     return figure
@@ -68,7 +96,7 @@ def draw_hours(retention: dict[str, Any]) -> Any:
     for task in dict.fromkeys(cell["task"] for cell in blocks):
         mine = [cell for cell in blocks if cell["task"] == task]
         hours = sorted({cell["hours"] for cell in mine})
-        if len(hours) < 3:  # the other tasks have their students at the end alone
+        if len(hours) < 2:  # the other tasks have their students at the end alone
             continue
         colour = next(colours)
         ys = [kept([cell for cell in mine if cell["hours"] == hour]) for hour in hours]
