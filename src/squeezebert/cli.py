@@ -41,6 +41,7 @@ from squeezebert.workflows.options import (
     PredictOptions,
     PretrainPlaces,
     PruneOptions,
+    ServeOptions,
     SqueezePlaces,
     TrainPlaces,
 )
@@ -90,6 +91,13 @@ def predict(options: PredictOptions, command: str) -> None:
     summary = predict_table(options)
     if summary:
         say(summary)
+
+
+def serve(options: ServeOptions, command: str) -> None:
+    """An exported model in, a service that answers over HTTP out; needs no torch."""
+    from squeezebert.workflows.serve import serve_folder
+
+    serve_folder(options, say)
 
 
 def corpus(places: CorpusPlaces, options: CorpusOptions, command: str) -> None:
@@ -167,6 +175,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "prune": (prune, (PruneOptions,)),
     "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
     "predict": (predict, (PredictOptions,)),
+    "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),
@@ -200,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "squeezebert").startswith("squeezebert"):
             raise
-        extra = {"demo": "demo", "corpus": "pretrain", "pretrain": "pretrain"}.get(verb, "train")
+        extra = {"demo": "demo", "corpus": "pretrain", "pretrain": "pretrain", "serve": "server"}.get(verb, "train")
         say(f"error: {verb} needs {error.name}, which the base install leaves out: pip install 'squeezebert[{extra}]'")
         return 1
     except SqueezeBertError as error:
