@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -14,7 +16,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import get_args
 
 import httpx2
@@ -31,6 +34,8 @@ from squeezebert.runtime.predictor import load
 from squeezebert.runtime.server import gate
 from squeezebert.runtime.server.application import make_application
 from squeezebert.runtime.server.limits import Limits, Refusal
+from squeezebert.runtime.server.measures import OUTCOMES
+from squeezebert.runtime.server.running import listen
 from squeezebert.runtime.server.schema import RESPONSES
 from squeezebert.runtime.server.service import Service
 from squeezebert.workflows.options import ServeOptions
@@ -359,7 +364,7 @@ def test_a_client_that_left_frees_its_place(single):
 
 
 def together(service, items):
-    """Ask for each of `items` by itself while a worker is held, so that they wait together; the held calls, answers."""
+    """Ask for each of `items` by itself while a worker is held, so that they wait together; calls and answers."""
     held = Held(service)
     first = service.submit(["the train"])
     assert held.begun.acquire(timeout=10)
@@ -520,7 +525,7 @@ def test_nothing_is_fetched_or_sent_elsewhere(single, client):
 
 
 def test_counters(single):
-    with serving(single.output, Limits(texts=3)) as (service, client):
+    with serving(single.output, Limits(texts=3)) as (_, client):
         client.post("/predict", json={"texts": ["a", "the " * 200]})
         client.post("/predict", json={"text": "a"})
         client.post("/predict", json={"text": 3})
@@ -687,6 +692,22 @@ def test_a_port_in_use_and_a_strange_host_are_named(single, capsys):
     assert "error: --host 203.0.113.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_small_packets_are_sent_at_once(host):
+    async def accepted():
+        connected = asyncio.get_running_loop().create_future()
+        with listen(host, 0) as listener:
+            server = await asyncio.start_server(lambda _, writer: connected.set_result(writer), sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            there = await connected
+            found = there.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for one in (writer, there, server):
+                one.close()
+            return found
+
+    assert asyncio.run(accepted())
+
+
 def test_folders_that_cannot_be_loaded_end_with_the_usual_error(single, tmp_path):
     assert main(["serve", str(single.checkpoint), "--port", "0"]) == 1
     folder = shutil.copytree(single.output, tmp_path / "exported")
@@ -702,11 +723,14 @@ def test_folders_that_cannot_be_loaded_end_with_the_usual_error(single, tmp_path
 def test_refusals_reach_clients_that_send_on(single):
     """A real connection: the refusal is read although the body is larger than what a socket holds."""
     with process(single.output, "--max-bytes", "100000") as (_, address), httpx2.Client(timeout=30) as client:
+        host, port = address.removeprefix("http://").split(":")
         parts = [b" " * 65536] * 16
         for content in (b"".join(parts), iter(parts)):
-            found = client.post(f"{address}/predict", content=content, headers=JSON)
-            assert (found.status_code, found.json()["error"]) == (413, "body_too_large")
-        host, port = address.removeprefix("http://").split(":")
+            connection = http.client.HTTPConnection(host, int(port), timeout=20)
+            connection.request("POST", "/predict", content, JSON)
+            found = connection.getresponse()
+            assert (found.status, json.loads(found.read())["error"]) == (413, "body_too_large")
+            connection.close()
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             told = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n"
             connection.sendall(f"{told}Expect: 100-continue\r\n\r\n".encode())
@@ -732,3 +756,70 @@ def test_what_is_thrown_away_is_bounded(single, monkeypatch):
 
         assert asyncio.run(send()).status_code == 413
         assert len(taken) < 40
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "serve.md"
+
+
+def blocks_of_the_page():
+    """Language and text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl"))), reason="the page's commands need bash and curl")
+def test_the_commands_of_the_page_run_as_written(single, tmp_path):
+    (language, install), *blocks = blocks_of_the_page()
+    assert (language, install) == ("sh", "pip install 'squeezebert[server]'\n")
+    script = ["set -eu", 'python() { "$PYTHON" "$@"; }', "trap 'kill -KILL $! 2>/dev/null || true' EXIT"]
+    for language, text in blocks:
+        if language == "sh":
+            script.append(text)
+        elif language == "python":
+            script.append(f"python - <<'END'\n{text}END")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    # As written, except for the port, which may be in use here, and for where the program is
+    (tmp_path / "squeezebert").write_text('#!/bin/sh\nexec "$PYTHON" -m squeezebert "$@"\n')
+    (tmp_path / "squeezebert").chmod(0o755)
+    (tmp_path / "exported").symlink_to(single.output)
+    environment = {**os.environ, "PYTHON": sys.executable, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    found = subprocess.run(
+        ["bash", "-c", "\n".join(script).replace("8000", port)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    model = load(single.output, 1)
+    assert json.dumps(model.predict("The bank raised its rates.").to_dict()) in found.stdout
+    for text in ("The bank raised its rates.", "A late goal won the cup."):
+        answer = model.predict(text)
+        assert f"{answer.label} {round(answer.probability, 3)} {text}\n" in found.stdout
+    assert '"openapi": "3' in found.stdout.replace('":"', '": "')
+    assert '"status": "alive"' in found.stdout
+    assert 'squeezebert_requests_total{outcome="answered"} 2.0' in found.stdout
+
+
+def test_the_tables_of_the_page_are_complete(client):
+    page = PAGE.read_text(encoding="utf-8")
+    cells = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+    limits = {"--" + field.name.replace("_", "-") for field in fields(ServeOptions)}
+    assert {cell for cell in cells if cell.startswith("--")} == limits - {
+        *("--folder", "--host", "--port", "--precision", "--workers", "--threads")
+    }
+    metrics = client.get("/metrics").text
+    named = {name for name in re.findall(r"^# TYPE (\w+)", metrics, re.M) if not name.endswith("_created")}
+    assert {cell for cell in cells if cell.startswith("squeezebert_")} == named
+    words = {cell for cell in cells if not cell.startswith(("--", "squeezebert_"))}
+    assert words - {"error"} | {"answered", "abandoned"} == set(OUTCOMES)
+
+
+def test_the_proxy_of_the_page_fits_the_limits():
+    (block,) = [text for language, text in blocks_of_the_page() if language == "nginx"]
+    assert block.count("{") == block.count("}")
+    assert f"http://127.0.0.1:{ServeOptions.port};" in block
+    assert int(re.search(r"client_max_body_size (\d+)m;", block)[1]) * 2**20 == Limits.bytes
+    assert int(re.search(r"proxy_read_timeout (\d+)s;", block)[1]) > Limits.seconds

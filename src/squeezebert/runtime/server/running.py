@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import threading
@@ -17,6 +18,8 @@ from squeezebert.runtime.server.service import Service
 
 # How long connections may take to close, and a thread to end, once everything is answered
 _CLOSING_SECONDS = 5
+# Connections that the system keeps until they are taken up
+_BACKLOG = 2048
 
 
 def serve(service: Service, host: str, port: int, report: Callable[[str], None]) -> None:
@@ -41,10 +44,23 @@ def serve(service: Service, host: str, port: int, report: Callable[[str], None])
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises `OptionError` for a port in use and a host that is not of this machine."""
+    listener = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # With its protocol named, which `socket.create_server` leaves out: asyncio sends the small packets of others
+        # only after a delay of some 40 ms
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        return listener
     except OSError as error:
+        if listener is not None:
+            listener.close()
         if error.errno == errno.EADDRINUSE:
             raise OptionError(
                 f"--port {port}: in use on {host}: end the program that listens there, or choose another port "
