@@ -371,7 +371,8 @@ def together(service, items):
     jobs = [service.submit([item]) for item in items]
     held.go.set()
     assert first.future.result(10)
-    return held.calls[1:], [job.future.result(10)[0] for job in jobs]
+    answers = [job.future.result(10)[0] for job in jobs]
+    return held.calls[1:], answers
 
 
 def test_what_waits_is_answered_at_once_and_as_if_alone(single):
