@@ -43,6 +43,7 @@ from squeezebert.workflows.options import (
     PredictOptions,
     PretrainPlaces,
     PruneOptions,
+    ServeOptions,
     SqueezePlaces,
     TrainPlaces,
 )
@@ -106,6 +107,13 @@ def predict(options: PredictOptions, command: str) -> None:
     summary = predict_table(options)
     if summary:
         say(summary)
+
+
+def serve(options: ServeOptions, command: str) -> None:
+    """An exported model in, a service that answers over HTTP out; needs no torch."""
+    from squeezebert.workflows.serve import serve_folder
+
+    serve_folder(options, say)
 
 
 def corpus(places: CorpusPlaces, options: CorpusOptions, command: str) -> None:
@@ -185,6 +193,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "predict": (predict, (PredictOptions,)),
     "policy": (policy, (PolicyOptions,)),
     "moderate": (moderate, (ModerateOptions,)),
+    "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),
@@ -218,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "squeezebert").startswith("squeezebert"):
             raise
-        extra = {"demo": "demo", "corpus": "pretrain", "pretrain": "pretrain"}.get(verb, "train")
+        extra = {"demo": "demo", "corpus": "pretrain", "pretrain": "pretrain", "serve": "server"}.get(verb, "train")
         say(f"error: {verb} needs {error.name}, which the base install leaves out: pip install 'squeezebert[{extra}]'")
         return 1
     except SqueezeBertError as error:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from squeezebert.data.options import check_sources
 from squeezebert.files.errors import OptionError
+from squeezebert.runtime.server.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,48 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What to serve, where, and what a request may ask."""
+
+    folder: str
+    """Exported model."""
+    host: str = "127.0.0.1"
+    """Address to listen on. The default is reached from this machine only; there is no authentication, so put a proxy
+    before any other."""
+    port: int = 8000
+    """Port to listen on; 0 for one that is free."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    workers: int | None = None
+    """Requests that are computed at a time; by default one a core."""
+    threads: int = 1
+    """Cores that each of them may use."""
+    max_characters: int = Limits.characters
+    """Characters of a text, at most. Longer ones are refused; those within it that have more tokens than the model
+    reads are cut, and their answers say so."""
+    max_texts: int = Limits.texts
+    """Texts of a request, at most."""
+    max_bytes: int = Limits.bytes
+    """Bytes of a request, at most."""
+    queue: int = Limits.queue
+    """Texts that may wait. A request that finds no room is refused, with the time after which to ask again."""
+    timeout: float = Limits.seconds
+    """Seconds that a request may take, from its first byte to the last one of its answer."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"--port {self.port}: expected 0 to 65535")
+        for name in ("workers", "threads", "max_characters", "max_texts", "max_bytes", "queue"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+        if not 0 < self.timeout < float("inf"):
+            raise OptionError(f"--timeout {self.timeout:g}: expected seconds above 0")
+        if self.queue < self.max_texts:
+            raise OptionError(f"--queue {self.queue}: expected --max-texts ({self.max_texts}) or more")
 
 
 @dataclass(frozen=True)
