@@ -67,8 +67,9 @@ class WordReader:
         return np.array([middle + sum(np.array(weights.get(w, nothing)) for w in t.split()) for t in texts])
 
 
-def stand_in(monkeypatch):
-    """Put the three in place of what they stand in for."""
-    monkeypatch.setattr(estimator, "read_texts", read_numbers_as_texts)
+def stand_in(monkeypatch, *, numbers=False):
+    """Put the model of words in place of the network; with `numbers`, rows of them in place of texts."""
     monkeypatch.setattr(estimator, "_learn", learn_words)
     monkeypatch.setattr(estimator, "_open", WordReader)
+    if numbers:
+        monkeypatch.setattr(estimator, "read_texts", read_numbers_as_texts)

@@ -214,7 +214,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         return {
             **vars(about),
             "metrics_": fitted.metrics,
-            "precision_": fitted.precision,
+            "exported_": fitted.precision,
             "_fitted": fitted,
             "_pair": pair,
             "_reader": (threads, _open(fitted, threads)),
@@ -233,7 +233,8 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         if isinstance(texts[0], tuple) != self._pair:
             trained, given = ("pairs of texts (n, 2)", "single texts (n,)")[:: 1 if self._pair else -1]
             raise DataError(f"X holds {given}, and this model was trained on {trained}: give those")
-        validate_data(self, X, skip_check_array=True, reset=False)
+        if self._pair or not _plain(X):
+            validate_data(self, X, skip_check_array=True, reset=False)
         return cast(Array, self._open().logits(texts))
 
     def _open(self) -> Any:
@@ -314,7 +315,8 @@ class SqueezeBertClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[mi
         threads: cores for training and for one text; None: all.
 
     Fitted attributes: `classes_` (L,), the labels sorted, or the column numbers of an indicator matrix;
-    `metrics_`, scores on the held-out rows; `precision_`, that of the exported model; `n_features_in_` for pairs.
+    `metrics_`, scores on the held-out rows; `exported_`, `fp32`, `int8` or None, as what the model answers;
+    `n_features_in_` where X has columns.
     Progress goes to the logger `squeezebert`.
     """
 
@@ -515,6 +517,11 @@ def _refuse(unsupported: Mapping[str, Any]) -> None:
             raise TypeError(f"fit() got an unexpected keyword argument {name!r}")
         if value is not None:
             raise ParameterError("sample_weight: every text counts the same here; leave it out, or repeat texts")
+
+
+def _plain(X: Any) -> bool:
+    """Whether texts are given without columns, as a list or a series: a model of a frame's one column takes them."""
+    return getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and isinstance(X[0], str))
 
 
 def _number(name: str, value: Any, *, whole: bool = False) -> int | float:
