@@ -351,6 +351,14 @@ def test_texts_in_any_sequence(X, no_network):
     assert (model.predict_proba(TEXTS) == probabilities).all()
 
 
+def test_another_fit_forgets_the_columns_of_the_first(no_network):
+    model = SqueezeBertClassifier("base").fit(pd.DataFrame({"text": TEXTS}), TOPICS)
+    assert model.feature_names_in_.tolist() == ["text"]
+    model.fit(TEXTS, TOPICS)
+    assert not hasattr(model, "n_features_in_") and not hasattr(model, "feature_names_in_")
+    assert model.predict(pd.DataFrame({"other": TEXTS})).shape == (150,)
+
+
 def test_an_indicator_matrix_may_be_sparse_or_boolean(no_network):
     matrix = np.array([[topic == "sport", topic != "sport"] for topic in TOPICS])
     for y, kind in ((matrix, "b"), (csr_array(matrix.astype(np.int8)), "i"), (matrix.tolist(), "b")):

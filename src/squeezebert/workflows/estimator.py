@@ -233,7 +233,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         if isinstance(texts[0], tuple) != self._pair:
             trained, given = ("pairs of texts (n, 2)", "single texts (n,)")[:: 1 if self._pair else -1]
             raise DataError(f"X holds {given}, and this model was trained on {trained}: give those")
-        if self._pair or not _plain(X):
+        if hasattr(self, "n_features_in_") and not _plain(X):
             validate_data(self, X, skip_check_array=True, reset=False)
         return cast(Array, self._open().logits(texts))
 
