@@ -13,17 +13,22 @@ if TYPE_CHECKING:
     from squeezebert.runtime.predictor import Prediction as Prediction
     from squeezebert.runtime.predictor import Predictor as Predictor
     from squeezebert.runtime.predictor import load as load
+    from squeezebert.workflows.estimator import SqueezeBertClassifier as SqueezeBertClassifier
+    from squeezebert.workflows.estimator import SqueezeBertRegressor as SqueezeBertRegressor
 
 __version__ = "0.1.0"
 
-# public name -> the module that defines it; only `squeezebert.model` names need torch
+# public name -> the module that defines it; none needs torch before it is used
 _PUBLIC = {
     "SqueezeBertError": "squeezebert.files.errors",
     "Prediction": "squeezebert.runtime.predictor",
     "Predictor": "squeezebert.runtime.predictor",
+    "SqueezeBertClassifier": "squeezebert.workflows.estimator",
+    "SqueezeBertRegressor": "squeezebert.workflows.estimator",
     "load": "squeezebert.runtime.predictor",
 }
 
+# Without the names that need scikit-learn: `from squeezebert import *` works on the base install
 __all__ = ["Prediction", "Predictor", "SqueezeBertError", "__version__", "load"]
 
 
@@ -34,4 +39,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_PUBLIC})

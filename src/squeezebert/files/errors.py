@@ -23,3 +23,11 @@ class OptionError(SqueezeBertError):
 
 class DivergedError(OptionError):
     """Training that ran away: what it had made is of no use, and another learning rate is."""
+
+
+class DataError(SqueezeBertError, ValueError):
+    """Texts or labels handed over in Python that cannot be used: names the place and what is accepted."""
+
+
+class ParameterError(OptionError, ValueError):
+    """An option handed over in Python whose value cannot be used: a ValueError, as scikit-learn's users expect."""
