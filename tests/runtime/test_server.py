@@ -28,6 +28,8 @@ from starlette.testclient import TestClient
 
 from squeezebert import __version__
 from squeezebert.cli import main
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import read_manifest, write_manifest
 from squeezebert.runtime.predictor import load
@@ -39,7 +41,7 @@ from squeezebert.runtime.server.running import listen
 from squeezebert.runtime.server.schema import RESPONSES
 from squeezebert.runtime.server.service import Service
 from squeezebert.workflows.options import ServeOptions
-from tiny_checkpoints import texts
+from tiny_checkpoints import save_checkpoint, texts, tiny_model
 
 pytest_plugins = ["exported_folders"]
 
@@ -824,3 +826,10 @@ def test_the_proxy_of_the_page_fits_the_limits():
     assert f"http://127.0.0.1:{ServeOptions.port};" in block
     assert int(re.search(r"client_max_body_size (\d+)m;", block)[1]) * 2**20 == Limits.bytes
     assert int(re.search(r"proxy_read_timeout (\d+)s;", block)[1]) > Limits.seconds
+
+
+def test_an_encoder_is_not_served(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
+    export_checkpoint(tmp_path / "checkpoint", tmp_path / "out", ExportOptions(threads=1, precision="fp32"))
+    with pytest.raises(OptionError, match="an encoder, which embeds and gives no labels: serve a classifier"):
+        Service(tmp_path / "out")
