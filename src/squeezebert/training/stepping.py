@@ -5,6 +5,7 @@ Serves general distillation (`healing.py`) and pretraining (`pretraining.py`); t
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -224,8 +225,20 @@ def one_batch(items: list[Any]) -> Any:
     return items[0]
 
 
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_devices() -> None:
-    """Raise `OptionError` for several devices in one process, which would share each batch among them."""
+    """Raise `OptionError` for several devices in one process, which would share each batch among them.
+
+    A process that is one of several will leave their group when it ends: threads of the group that still run then can
+    make an otherwise finished run end with an abort.
+    """
+    if "RANK" in os.environ:
+        atexit.unregister(_leave_group)
+        atexit.register(_leave_group)
     several = torch.cuda.is_available() and torch.cuda.device_count() > 1
     if several and "RANK" not in os.environ:
         raise OptionError(
