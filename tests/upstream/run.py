@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,8 @@ def main() -> int:
         subprocess.run([*command, "--dest", str(build)], check=True)
         with tarfile.open(build / f"{name}.tar.gz") as archive:
             archive.extractall(build, filter="data")
+    if find_spec("parameterized") is None:  # which nothing but their tests needs
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "parameterized"], check=True)
     (source / "tests" / "__init__.py").touch()
     shutil.copy(Path(__file__).parent / "common_model_tests.py", source / "tests" / "test_squeezebert_common.py")
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_squeezebert_common.py", *sys.argv[1:]]
