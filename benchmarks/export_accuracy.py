@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from squeeze import BASE, CONVERSIONS, MAX_LENGTH, RESULTS, Runs, Task, calibration, load_task, teacher_of
+from squeeze import BASE, CONVERSIONS, RESULTS, Runs, Task, calibration, heal, load_task, teacher_of
 from squeeze_controls import SHAPES
 from transformers import AutoTokenizer
 from transformers.utils import logging
@@ -29,8 +29,6 @@ from transformers.utils import logging
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.machine import describe_machine, package_versions
-from squeezebert.training.finetune import finetune
-from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.workflows.options import PruneOptions
 from squeezebert.workflows.prune import prune
 
@@ -58,22 +56,7 @@ def student_of(task: Task, runs: Runs) -> Path:
         teacher, _ = teacher_of(task, runs)
         tokenizer = AutoTokenizer.from_pretrained(BASE)
         student = CONVERSIONS["fit on own inputs"](teacher, SHAPES["low rank"], calibration(task, tokenizer))
-        taught = task.teach(teacher, tokenizer)
-        options = FinetuneOptions(
-            learning_rate=2e-4,
-            epochs=TOKENS / int(taught.offsets[-1]),
-            batch_size=32,
-            max_length=MAX_LENGTH,
-            metric=task.metric,
-            dropout=0.0,
-            freeze_embeddings=True,
-            patience=0,
-            save_every=10**6,
-            precision=task.precision,
-            seed=1,
-        )
-        told = {"model": student, "teacher": teacher, "taught": taught}
-        finetune(task.data, BASE, folder, options, distil=DistilOptions(alpha=1.0, hidden_weight=1.0), **told)
+        heal(task, teacher, student, folder, tokens=TOKENS, seed=1, rate=2e-4, keep=True)
     return folder
 
 

@@ -252,8 +252,9 @@ def heal(
     rate: float,
     hidden: float = 1.0,
     alpha: float = 1.0,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """Distil a student on its task for about `tokens` tokens."""
+    """Distil a student on its task for about `tokens` tokens; with `keep` it stays in `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     taught = task.teach(teacher, tokenizer)
     options = FinetuneOptions(
@@ -272,7 +273,8 @@ def heal(
     distil = DistilOptions(alpha=alpha, temperature=2.0, hidden_weight=hidden)
     told = {"model": student, "teacher": teacher, "distil": distil, "taught": taught, "overwrite": True}
     result = finetune(task.data, BASE, folder, options, unlabelled=task.unlabelled, **told)
-    shutil.rmtree(folder)
+    if not keep:
+        shutil.rmtree(folder)
     recipe = {"tokens": tokens, "rate": rate, "hidden_weight": hidden, "alpha": alpha, "precision": task.precision}
     return {"score": 100 * result.metrics[task.metric], "steps": result.steps, **recipe}
 
