@@ -263,7 +263,41 @@ def made_on(record: dict[str, Any]) -> str:
     )
 
 
+def bulk_table(record: dict[str, Any]) -> str:
+    """Seconds for all texts, of the pipeline and of the exported files."""
+    lines = ["| reader | texts a second | faster than the pipeline by |", "|---|---:|---:|"]
+    for name, seconds in record["seconds"].items():
+        ratio = record["faster"].get(name)
+        shown = f"{name} file" if ratio else f"transformers' pipeline, batches of {record['pipeline']['batch']}"
+        lines.append(f"| {shown} | {record['texts'] / seconds:,.0f} | {f'{ratio:.2f}x' if ratio else ''} |")
+    told = f"{record['texts']:,} texts, {record['tokens']:,} tokens; {record['pipeline']['padding']:.0%} of what the "
+    told += f"pipeline computes is padding. `{record['command']}`, {record['threads']} thread."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
+def serving_table(record: dict[str, Any]) -> str:
+    """Requests a second and what clients wait, alone and under load."""
+    lines = [
+        "| file | asked by | requests a second | p50, ms | p95, ms | times one client |",
+        "|---|---|" + "---:|" * 4,
+    ]
+    for row in record["rows"]:
+        base = row["ways"][record["baseline"]]["requests_per_second"]
+        for name, found in row["ways"].items():
+            cells = [row["precision"], name, f"{found['requests_per_second']:.0f}"]
+            cells += [
+                f"{found['p50_ms']:.1f}",
+                f"{found['p95_ms']:.1f}",
+                f"{found['requests_per_second'] / base:.2f}x",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    told = f"`{record['command']}`, {record['workers']} workers of {record['threads']} thread."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
 TABLES = {
+    "bulk": bulk_table,
+    "serving": serving_table,
     "demo": demo_table,
     "train_step": train_step_table,
     "train_block": train_block_table,
