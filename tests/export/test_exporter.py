@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from squeezebert.export import exporter
+from squeezebert.export import exporter, int8
 from squeezebert.export.exporter import ExportRefused, export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError, TableError
@@ -46,7 +46,7 @@ def quick(single, monkeypatch):
 
     monkeypatch.setattr(exporter, "write_graph", write)
     monkeypatch.setattr(
-        exporter,
+        int8,
         "quantize_graph",
         lambda _, target, *rest: shutil.copy(single.output / "onnx/model_quantized.onnx", target),
     )
@@ -65,7 +65,7 @@ def wrong_int8(quick, monkeypatch):
                 initializer.CopyFrom(onnx.numpy_helper.from_array(values, initializer.name))
         onnx.save(proto, str(target))
 
-    monkeypatch.setattr(exporter, "quantize_graph", damage)
+    monkeypatch.setattr(int8, "quantize_graph", damage)
     return quick
 
 
@@ -231,7 +231,7 @@ def test_nan_is_never_forced(quick, tmp_path, monkeypatch, broken):
     if broken == "fp32":
         monkeypatch.setattr(exporter, "write_graph", lambda model, path, *rest, **options: poison(None, path))
     else:
-        monkeypatch.setattr(exporter, "quantize_graph", poison)
+        monkeypatch.setattr(int8, "quantize_graph", poison)
     with pytest.raises(ExportRefused, match="NaN"):
         export_checkpoint(quick.checkpoint, tmp_path / "out", ExportOptions(force=True))
     assert (tmp_path / "out").exists() == (broken == "int8")
@@ -272,7 +272,7 @@ def test_a_failure_keeps_the_old_output(quick, tmp_path, monkeypatch):
     out = tmp_path / "out"
     export_checkpoint(quick.checkpoint, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    monkeypatch.setattr(exporter, "quantize_graph", lambda *_: 1 / 0)
+    monkeypatch.setattr(int8, "quantize_graph", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_checkpoint(quick.checkpoint, out, ExportOptions(overwrite=True))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

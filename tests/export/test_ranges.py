@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from squeezebert.export import exporter
+from squeezebert.export import int8
 from squeezebert.export.exporter import ExportRefused, export_checkpoint
 from squeezebert.export.graph import write_graph
 from squeezebert.export.options import ExportOptions
@@ -116,6 +116,14 @@ def test_a_static_file_answers_alike_and_alone_as_in_company(single, tmp_path, r
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_static_ranges_go_with_words_in_4_bits(single, tmp_path):
+    options = ExportOptions(threads=1, activations="static", embeddings="int4", force=True)
+    report = export_checkpoint(single.checkpoint, tmp_path / "out", options, calibration=texts(40, seed=3))
+    assert "static" in report.manifest.files["int8"].quantisation
+    assert "4 bits" in report.manifest.files["int8"].quantisation
+    assert np.abs(report.probabilities["int8"] - report.probabilities["fp32"]).mean() < 0.1
+
+
 def test_static_ranges_want_texts_of_the_models_kind(single, tmp_path):
     for given, message in ((None, "a few hundred texts"), ([], "a few hundred texts"), ([("a", "b")], "single texts")):
         with pytest.raises(OptionError, match=message):
@@ -157,7 +165,7 @@ def test_the_block_that_errs_is_found_and_spared(tmp_path, monkeypatch):
             onnx.save(proto, str(target))
         return tensors
 
-    monkeypatch.setattr(exporter, "quantize_graph", spoil)
+    monkeypatch.setattr(int8, "quantize_graph", spoil)
     with pytest.raises(ExportRefused, match="int8 was refused"):
         export_checkpoint(checkpoint, tmp_path / "a", ExportOptions(threads=1, min_agreement=0.9), rows)
     told: list[str] = []
@@ -165,5 +173,10 @@ def test_the_block_that_errs_is_found_and_spared(tmp_path, monkeypatch):
     report = export_checkpoint(checkpoint, tmp_path / "b", options, rows, told.append)
     assert report.manifest.files["int8"].quantisation.endswith("; blocks 1 in fp32")
     assert [line for line in told if "stays fp32" in line] == ["block 1 stays fp32"]
+    told.clear()
+    with_text = ExportOptions(threads=1, min_agreement=0.9, spare_blocks=2, activations="static")
+    report = export_checkpoint(checkpoint, tmp_path / "c", with_text, rows, told.append, texts(30, seed=4))
+    assert report.manifest.files["int8"].quantisation.endswith("; blocks 1 in fp32")
+    assert report.manifest.files["int8"].batch_invariant
     agree = report.probabilities["int8"].argmax(axis=1) == report.probabilities["fp32"].argmax(axis=1)
     assert agree.mean() >= 0.9

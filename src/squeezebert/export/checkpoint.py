@@ -19,6 +19,7 @@ from torch.nn import functional
 from squeezebert.files.errors import FolderError, TableError
 from squeezebert.files.manifest import MANIFEST, TASKS, Task, read_json
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
+from squeezebert.runtime.tokens import Text
 
 Pooling = Literal["mean", "first"]
 
@@ -46,6 +47,11 @@ class EvaluationRow:
     """its second text, for a model of pairs"""
     label: str | tuple[str, ...] | float | None
     """a label, all labels that apply, a number, or None where nothing is known"""
+
+    @property
+    def as_text(self) -> Text:
+        """The text or the pair as the runtime takes it."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True)

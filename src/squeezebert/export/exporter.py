@@ -25,9 +25,9 @@ from squeezebert.export.checkpoint import (
     read_rows,
 )
 from squeezebert.export.graph import FORM, write_graph
+from squeezebert.export.int8 import Int8File, check_calibration, feed_of
 from squeezebert.export.options import ExportOptions
-from squeezebert.export.quantize import DYNAMIC, PACKED, STATIC, fix_ranges, quantize_graph
-from squeezebert.export.ranges import Feed, find_ranges
+from squeezebert.export.ranges import Feed
 from squeezebert.export.samples import KEPT, TEXTS
 from squeezebert.export.smoothing import BlockScales, find_scales
 from squeezebert.export.verify import (
@@ -39,7 +39,7 @@ from squeezebert.export.verify import (
     verify_int8,
 )
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
+from squeezebert.files.errors import FolderError, SqueezeBertError
 from squeezebert.files.manifest import (
     MANIFEST,
     Manifest,
@@ -51,7 +51,8 @@ from squeezebert.files.manifest import (
     write_manifest,
 )
 from squeezebert.runtime.predictor import load
-from squeezebert.runtime.tokens import Text, Tokenizer
+from squeezebert.runtime.session import open_session
+from squeezebert.runtime.tokens import Text
 
 Array = NDArray[np.float64]
 
@@ -59,8 +60,6 @@ Array = NDArray[np.float64]
 MODEL_PATHS: Mapping[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 # Fused, it is slower on CPUs than the Add and LayerNormalization it replaces (onnxruntime 1.32); check each release
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)
-# Each is run once for the ranges of a hundred tensors
-_CALIBRATION_TEXTS = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
@@ -116,7 +115,7 @@ def export_checkpoint(
     tell("reading the checkpoint")
     source = read_checkpoint(checkpoint)
     evidence = _gather_evidence(source, examples)
-    calibration = _check_calibration(calibration, source, options)
+    calibration = check_calibration(calibration, source, options)
     with _torch_threads(options.threads), new_folder(output) as folder:
         report = _build(folder, source, evidence, options, calibration, tell)
         _check_output(output, options)
@@ -157,25 +156,6 @@ def _built_in_rows(source: Checkpoint) -> list[EvaluationRow]:
     return [EvaluationRow(a, b if source.pair else None, None) for a, b in zip(TEXTS, others, strict=True)]
 
 
-def _check_calibration(
-    calibration: Sequence[Text] | None, source: Checkpoint, options: ExportOptions
-) -> Sequence[Text]:
-    """Return the texts that static ranges are found on; none where ranges are dynamic."""
-    if options.activations == "dynamic":
-        if calibration is not None:
-            raise OptionError("calibration text serves static ranges alone: leave it out, or give activations static")
-        return ()
-    if not calibration:
-        raise OptionError(
-            "activations static: give calibration text, a few hundred texts like those that the model will read; "
-            "ranges found on any other cut off what matters"
-        )
-    if source.pair is not None and any(isinstance(text, str) is source.pair for text in calibration):
-        raise OptionError(f"calibration: this model reads {'pairs of texts' if source.pair else 'single texts'}")
-    count = min(_CALIBRATION_TEXTS, len(calibration))
-    return [calibration[i * len(calibration) // count] for i in range(count)]
-
-
 def _build(
     folder: Path,
     source: Checkpoint,
@@ -206,23 +186,29 @@ def _build(
     expected: dict[str, Array] = {"fp32": _answer_samples(predictor, kept)}
     if options.precision != "fp32":
         tell("quantising to int8")
-        feeds = [_feed(predictor.tokenizer, text) for text in calibration]
+        feeds = [feed_of(predictor.tokenizer, text) for text in calibration]
         del predictor
         smooth = folder / "onnx" / "smooth.onnx"
         _write_graph(smooth, source, options, find_scales(source.model, _calibration(source)))
+        int8 = Int8File(smooth, folder / MODEL_PATHS["int8"], options, feeds)
+        blocks: int = source.model.config.num_hidden_layers
         spared: list[int] = []
+        order: list[int] = []
         while True:
-            manifest = _write_int8(folder, manifest, options, feeds, spared)
+            int8.write(spared)
+            described = _describe_model(folder, "int8", int8.describe(spared), batch_invariant=int8.static)
+            manifest = replace(manifest, files={**manifest.files, "int8": described})
+            write_manifest(folder, manifest)
             tell(f"comparing int8 with fp32 on {len(evidence.rows)} {evidence.source}")
             predictor = load(folder, options.threads, "int8")
             answers["int8"] = predictor.probabilities(predictor.logits(texts))
             verification["int8"] = verify_int8(evidence, reference, answers["fp32"], answers["int8"], options)
-            blocks = source.model.config.num_hidden_layers
             if not verification["int8"].refused or len(spared) >= min(options.spare_blocks, blocks):
                 break
-            if not spared:
+            if not order:
                 tell("int8 would be refused: looking for the blocks that err most")
-                order = _blocks_by_error(folder, manifest, options, feeds, answers, texts, blocks)
+                some = feeds or [feed_of(predictor.tokenizer, row.as_text) for row in _built_in_rows(source)]
+                order = _blocks_by_error(int8, blocks, some)
             spared.append(order[len(spared)])
             tell(f"block {spared[-1]} stays fp32")
         smooth.unlink()
@@ -264,44 +250,21 @@ def _write_graph(
     write_graph(source.model, path, options.opset, scales, temperature=source.temperature, pooling=source.pooling)
 
 
-def _write_int8(
-    folder: Path, manifest: Manifest, options: ExportOptions, feeds: Sequence[Feed], spared: Sequence[int]
-) -> Manifest:
-    """Write the int8 file beside the smooth fp32 one, and the manifest that has it."""
-    smooth, target = folder / "onnx" / "smooth.onnx", folder / MODEL_PATHS["int8"]
-    tensors = quantize_graph(smooth, target, options.embeddings, spared)
-    if options.activations == "static":
-        fix_ranges(target, find_ranges(smooth, tensors, feeds, options.ranges, options.threads))
-    manifest = replace(manifest, files={**manifest.files, "int8": _describe_model(folder, "int8", options, spared)})
-    write_manifest(folder, manifest)
-    return manifest
+def _blocks_by_error(int8: Int8File, blocks: int, feeds: Sequence[Feed]) -> list[int]:
+    """Return the blocks, first the one that as fp32 brings the outputs nearest to those of the fp32 graph.
 
+    On calibration or built-in text: the rows that the file is verified on have no part in choosing.
+    """
 
-def _blocks_by_error(
-    folder: Path,
-    manifest: Manifest,
-    options: ExportOptions,
-    feeds: Sequence[Feed],
-    answers: Mapping[str, Array],
-    texts: Sequence[Text],
-    blocks: int,
-) -> list[int]:
-    """Return the blocks, first the one that as fp32 brings the answers nearest to those of the fp32 file."""
-    errors = []
+    def outputs(path: Path) -> Array:
+        session = open_session(path, int8.options.threads, DISABLED_OPTIMIZERS)
+        return np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
+
+    wanted, errors = outputs(int8.smooth), []
     for block in range(blocks):
-        _write_int8(folder, manifest, options, feeds, [block])
-        predictor = load(folder, options.threads, "int8")
-        found = predictor.probabilities(predictor.logits(texts))
-        errors.append(float(np.square(found - answers["fp32"]).mean()))
+        int8.write([block])
+        errors.append(float(np.square(outputs(int8.target) - wanted).mean()))
     return sorted(range(blocks), key=lambda block: errors[block])
-
-
-def _feed(tokenizer: Tokenizer, text: Text) -> Feed:
-    """A text as the model file reads it."""
-    tokens = tokenizer.encode(*((text,) if isinstance(text, str) else text))
-    ids = np.array([tokens.ids], dtype=np.int64)
-    kinds = np.array([tokens.types], dtype=np.int64)
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": kinds}
 
 
 def _write_tokenizer_and_config(folder: Path, source: Checkpoint) -> None:
@@ -337,15 +300,9 @@ def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
 
 
 def _describe_model(
-    folder: Path, precision: Precision, options: ExportOptions | None = None, spared: Sequence[int] = ()
+    folder: Path, precision: Precision, quantisation: str = "none", batch_invariant: bool = True
 ) -> ModelFile:
     file = describe_file(folder, MODEL_PATHS[precision])
-    quantisation, static = "none", False
-    if options is not None:
-        static = options.activations == "static"
-        quantisation = STATIC.format(options.ranges) if static else DYNAMIC
-        quantisation += PACKED if options.embeddings == "int4" else ""
-        quantisation += f"; blocks {', '.join(map(str, spared))} in fp32" if spared else ""
     return ModelFile(
         path=file.path,
         bytes=file.bytes,
@@ -353,8 +310,7 @@ def _describe_model(
         quantisation=quantisation,
         form=FORM,
         disabled_optimizers=DISABLED_OPTIMIZERS,
-        # Dynamic int8 takes the range of its activations over the whole batch
-        batch_invariant=precision == "fp32" or static,
+        batch_invariant=batch_invariant,
     )
 
 

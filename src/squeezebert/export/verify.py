@@ -59,7 +59,7 @@ class Evidence:
     @property
     def texts(self) -> list[Text]:
         """The rows' texts as the runtime takes them."""
-        return [row.text if row.text_pair is None else (row.text, row.text_pair) for row in self.rows]
+        return [row.as_text for row in self.rows]
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
