@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_array
 
 from squeezebert.data.examples import encode_targets
 from squeezebert.workflows import estimator
-from squeezebert.workflows.estimator import Fitted, SqueezeBertClassifier, SqueezeBertRegressor
+from squeezebert.workflows.estimator import SqueezeBertClassifier, SqueezeBertRegressor
+from squeezebert.workflows.kept import Fitted
 
 
 class _OfNumbers:
@@ -38,7 +39,7 @@ def read_numbers_as_texts(X, name, *, learned):
 
 
 def learn_words(data, base, options, export, keep_checkpoint, threads):
-    """Stands in for `_learn`: a weight for each word and output."""
+    """Stands in for `learn`: a weight for each word and output."""
     examples = data.train
     targets = encode_targets(examples, data.task, data.labels)
     if data.task == "single_label":
@@ -69,7 +70,7 @@ class WordReader:
 
 def stand_in(monkeypatch, *, numbers=False):
     """Put the model of words in place of the network; with `numbers`, rows of them in place of texts."""
-    monkeypatch.setattr(estimator, "_learn", learn_words)
-    monkeypatch.setattr(estimator, "_open", WordReader)
+    monkeypatch.setattr(estimator, "learn", learn_words)
+    monkeypatch.setattr(estimator, "open_kept", WordReader)
     if numbers:
         monkeypatch.setattr(estimator, "read_texts", read_numbers_as_texts)

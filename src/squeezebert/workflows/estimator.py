@@ -6,15 +6,12 @@ predicting with an exported model needs torch.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, cast
@@ -58,35 +55,15 @@ from squeezebert.data.options import Task
 from squeezebert.data.report import Skips, report_on
 from squeezebert.data.splits import split_rows
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.manifest import Precision
-from squeezebert.runtime.predictor import load
-from squeezebert.runtime.tokens import Text, Tokenizer
+from squeezebert.runtime.tokens import Text
 from squeezebert.training.options import FinetuneOptions
+from squeezebert.workflows.kept import Files, export_kept, free_place, learn, open_kept, write_files
 
 Array = NDArray[np.float64]
-Files = dict[str, bytes]
-"""Path in a folder, with forward slashes -> content."""
 
-_LOG = logging.getLogger("squeezebert")
 _WHOLE = ("batch_size", "max_length", "patience", "seed")
 _NUMBERS = ("learning_rate", "epochs", "weight_decay", "warmup")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained model as bytes, and what was found on the rows that were held out."""
-
-    exported: Files | None
-    """the exported folder; None where it was not asked for"""
-    checkpoint: Files | None
-    """the torch checkpoint; None where it was not to be kept"""
-    precision: Precision | None
-    """of the exported model"""
-    metrics: dict[str, float]
-    """scores on the held-out rows"""
-    thresholds: tuple[float, ...] | None
-    """multi-label: the probability from which on each label is given"""
 
 
 class _TextEstimator(BaseEstimator):  # type: ignore[misc]
@@ -138,15 +115,15 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         `FolderError` for a folder that has something in it.
         """
         check_is_fitted(self)
-        place = _free(folder)
+        place = free_place(folder)
         exported = self._fitted.exported
         if exported is None:
             with self._undisturbed(), tempfile.TemporaryDirectory(prefix="squeezebert-") as work:
                 checkpoint = Path(work) / "checkpoint"
-                _write(cast(Files, self._fitted.checkpoint), checkpoint)
-                exported, _ = _export(checkpoint, "fp32", self._threads())
+                write_files(cast(Files, self._fitted.checkpoint), checkpoint)
+                exported, _ = export_kept(checkpoint, "fp32", self._threads())
         with new_folder(place) as building:
-            _write(exported, building)
+            write_files(exported, building)
         return place
 
     def checkpoint(self, folder: str | os.PathLike[str]) -> Path:
@@ -156,11 +133,11 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         estimator that did not keep its checkpoint.
         """
         check_is_fitted(self)
-        place = _free(folder)
+        place = free_place(folder)
         if self._fitted.checkpoint is None:
             raise FolderError("the checkpoint was not kept: fit again with keep_checkpoint=True")
         with new_folder(place) as building:
-            _write(self._fitted.checkpoint, building)
+            write_files(self._fitted.checkpoint, building)
         return place
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -210,14 +187,14 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         columns = Columns("text", "text_pair" if pair else None, ("label",))
         data = LabelledData(task, names, train, evaluation, columns, report)
         with self._undisturbed():
-            fitted = _learn(data, self.base, options, self.export, self.keep_checkpoint, threads)
+            fitted = learn(data, self.base, options, self.export, self.keep_checkpoint, threads)
         return {
             **vars(about),
             "metrics_": fitted.metrics,
             "exported_": fitted.precision,
             "_fitted": fitted,
             "_pair": pair,
-            "_reader": (threads, _open(fitted, threads)),
+            "_reader": (threads, open_kept(fitted, threads)),
         }
 
     def _take_over(self, found: Mapping[str, Any]) -> None:
@@ -242,7 +219,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         threads = self._threads()
         opened = getattr(self, "_reader", None)
         if opened is None or opened[0] != threads:
-            self._reader = (threads, _open(self._fitted, threads))
+            self._reader = (threads, open_kept(self._fitted, threads))
         return self._reader[1]
 
     def _options(self) -> FinetuneOptions:
@@ -419,92 +396,6 @@ class SqueezeBertRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc
         Raises `NotFittedError` before `fit`, and `DataError` for texts of another kind than were trained on.
         """
         return self._logits(X)[:, 0]
-
-
-# --- the model ------------------------------------------------------------------------------------------------
-
-
-def _learn(
-    data: LabelledData,
-    base: str | os.PathLike[str],
-    options: FinetuneOptions,
-    export: Literal["fp32", "int8"] | None,
-    keep_checkpoint: bool,
-    threads: int | None,
-) -> Fitted:
-    """Train and export in a temporary folder, and return what came of it as bytes."""
-    from squeezebert.training.finetune import finetune
-
-    with tempfile.TemporaryDirectory(prefix="squeezebert-") as work:
-        checkpoint = Path(work) / "checkpoint"
-        result = finetune(data, os.fspath(base), checkpoint, options, report=_LOG.info)
-        exported, precision = (None, None) if export is None else _export(checkpoint, export, threads)
-        kept = _read(checkpoint) if keep_checkpoint else None
-    return Fitted(exported, kept, precision, result.metrics, result.calibration.thresholds)
-
-
-def _export(
-    checkpoint: Path, precision: Literal["fp32", "int8"], threads: int | None
-) -> tuple[Files, Literal["fp32", "int8"]]:
-    """Export a checkpoint beside itself; return the folder's files and the precision that was good enough."""
-    from squeezebert.export.exporter import ExportRefused, export_checkpoint
-    from squeezebert.export.options import ExportOptions
-
-    output = checkpoint.with_name("exported")
-    try:
-        export_checkpoint(checkpoint, output, ExportOptions(precision, threads=threads), progress=_LOG.info)
-    except ExportRefused as refused:
-        if precision == "fp32":
-            raise
-        warnings.warn(f"{refused} This estimator predicts in fp32 instead", UserWarning, stacklevel=5)
-        return _export(checkpoint, "fp32", threads)
-    return _read(output), precision
-
-
-def _open(fitted: Fitted, threads: int | None) -> Any:
-    """Return a model's reader, whose `logits` takes texts."""
-    if fitted.exported is None:
-        return _TorchReader(cast(Files, fitted.checkpoint))
-    with tempfile.TemporaryDirectory(prefix="squeezebert-") as work:
-        _write(fitted.exported, Path(work))
-        return load(work, threads, verify=False)  # it is read at once, and not needed on disk afterwards
-
-
-class _TorchReader:
-    """A checkpoint that answers as its export would, by torch."""
-
-    def __init__(self, files: Files) -> None:
-        from squeezebert.export.checkpoint import read_checkpoint
-
-        with tempfile.TemporaryDirectory(prefix="squeezebert-") as work:
-            _write(files, Path(work))
-            self._source = read_checkpoint(Path(work))
-            path = Path(work) / "tokenizer.json"
-            self._tokenizer = Tokenizer(path, self._source.max_length, self._source.token_types)
-
-    def logits(self, texts: Sequence[Text]) -> Array:
-        """Return the calibrated outputs (n, L)."""
-        from squeezebert.export.verify import torch_logits
-
-        return torch_logits(self._source, texts, self._tokenizer) / self._source.temperature
-
-
-def _read(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _free(folder: str | os.PathLike[str]) -> Path:
-    place = Path(folder)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise FolderError(f"{place}: there is something already, and it is left alone: choose another name")
-    return place
 
 
 # --- parameters -----------------------------------------------------------------------------------------------
