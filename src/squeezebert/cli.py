@@ -38,6 +38,7 @@ from squeezebert.workflows.options import (
     DistilPlaces,
     EvaluationTable,
     ExportPlaces,
+    LabelledColumns,
     ModerateOptions,
     PolicyOptions,
     PredictOptions,
@@ -72,18 +73,20 @@ def distil(
     say(distil_table(places, data, options, distilling, command, say))
 
 
-def export(places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, command: str) -> None:
+def export(
+    places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, columns: LabelledColumns, command: str
+) -> None:
     """A trained checkpoint in, files that run without torch out: ONNX in fp32 and int8, verified."""
     from squeezebert.workflows.export import export_folder
 
-    say(export_folder(places, options, rows, say))
+    say(export_folder(places, options, rows, columns, say))
 
 
-def policy(options: PolicyOptions, command: str) -> None:
+def policy(options: PolicyOptions, columns: LabelledColumns, command: str) -> None:
     """A classifier and labelled rows in, thresholds from which posts are reviewed or blocked out."""
     from squeezebert.workflows.moderate import choose_policy
 
-    say(choose_policy(options, say))
+    say(choose_policy(options, columns, say))
 
 
 def moderate(options: ModerateOptions, command: str) -> None:
@@ -189,9 +192,9 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "squeeze": (squeeze, (SqueezePlaces, ShapeOptions, GeneralDistilOptions)),
     "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
     "prune": (prune, (PruneOptions,)),
-    "export": (export, (ExportPlaces, ExportOptions, EvaluationTable)),
+    "export": (export, (ExportPlaces, ExportOptions, EvaluationTable, LabelledColumns)),
     "predict": (predict, (PredictOptions,)),
-    "policy": (policy, (PolicyOptions,)),
+    "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
     "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from squeezebert.files.errors import OptionError
-from squeezebert.runtime.moderation import Moderator, Policy, Rule, model_digest, read_policy, write_policy
+from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.tokens import TextError
 from tiny_checkpoints import texts
@@ -140,10 +140,10 @@ def test_models_and_policies_that_do_not_fit_are_refused(model, multi, regressio
         Moderator(model, Policy({"rude": Rule(0.5)}))
     with pytest.raises(OptionError, match="chosen for another model file"):
         Moderator(model, Policy({}, model="0" * 64))
-    Moderator(model, Policy({}, model=model_digest(model)))
+    Moderator(model, Policy({}, model=model.digest))
     other = load(model.folder, precision="int8")
     with pytest.raises(OptionError, match="another model file"):
-        Moderator(other, Policy({}, model=model_digest(model)))
+        Moderator(other, Policy({}, model=model.digest))
 
 
 def test_a_policy_is_read_as_it_was_written(tmp_path):

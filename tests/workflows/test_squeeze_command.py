@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import squeezebert.model as ours
 from dense_models import bert, classifier, text_file
 from squeezebert.cli import main
+from squeezebert.export.checkpoint import read_checkpoint
 from squeezebert.model.configuration import GROUP_FIELDS
 from tiny_checkpoints import texts, tiny_tokenizer
 
@@ -575,3 +576,23 @@ def test_empty_names_large_seeds_and_deeper_folders(base, text, tmp_path, capsys
     line = refused(capsys, *told, tmp_path / "bad.jsonl", "--overwrite")
     assert "mend the row" in line
     assert "--skip-bad-rows" not in line
+
+
+def test_an_encoder_still_embeds_as_it_did(text, tmp_path):
+    """What sentence-transformers keeps beside an encoder goes along: without it the export would take the mean."""
+    folder = bert(tmp_path / "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
+    output = tmp_path / "out"
+    told = (folder, "--text", text, "--output", output, "--groups", 2, *FAST, "--milestones", 0.5)
+    assert run(*told) == 0
+    for place in (output, output / "milestones" / "step-3"):
+        found = read_checkpoint(place)
+        assert (found.pooling, found.max_length) == ("first", 20)
+    pruned = ("prune", output, "--text", text, "--output", tmp_path / "pruned")
+    assert main([str(argument) for argument in pruned]) == 0
+    assert read_checkpoint(tmp_path / "pruned").pooling == "first"
+    assert run(*told, "--overwrite") == 0  # they are ours
+    (output / "1_Pooling" / "notes.txt").write_text("mine")
+    assert run(*told, "--overwrite") == 1

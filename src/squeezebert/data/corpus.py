@@ -126,22 +126,29 @@ def tokenise_corpus(
             there.check_vocabulary(vocab_size)
             report(f"{len(there)} sequences of {there.tokens} tokens are there already: {folder}")
             return there
-    left_out: list[CorpusText] = []
-    texts = _without(read_texts(source, text=text, encoding=encoding), frozenset(leave_out), left_out)
+    gone, left_out = frozenset(leave_out), 0
+
+    def kept() -> Iterator[CorpusText]:
+        nonlocal left_out
+        for item in read_texts(source, text=text, encoding=encoding):
+            if (item.text, item.text_pair) in gone:
+                left_out += 1
+            else:
+                yield item
+
+    texts = kept()
     first = next(texts, None)  # what is wrong with a source is said before a folder is begun
     if first is None:
-        raise TableError(
-            f"{', '.join(map(str, _sources(source)))}: all {len(left_out)} texts are rows that the model is evaluated "
-            "on: give others"
-        )
-    texts = chain([first], texts)
+        names = ", ".join(map(str, _sources(source)))
+        raise TableError(f"{names}: all {left_out} texts are rows that the model is evaluated on: give others")
+    whole = chain([first], texts)
     with new_folder(folder) as building:
-        sequences = _sequences(texts, tokenizer, max_length, short_share, seed)
+        sequences = _sequences(whole, tokenizer, max_length, short_share, seed)
         counts = _write(sequences, building, len(tokenizer), vocab_size, report)
         tokenizer.save_pretrained(building / TOKENIZER)
         pad = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         about = {"source": [str(one) for one in _sources(source)], **wanted, "pad": pad, **counts}
-        about["left_out"] = len(left_out)
+        about["left_out"] = left_out
         (building / MANIFEST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return Corpus.open(folder)
 
@@ -228,17 +235,6 @@ def tokenizer_hash(tokenizer: Any) -> str:
         told.pop("truncation", None)
         told.pop("padding", None)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _without(
-    texts: Iterator[CorpusText], leave_out: Collection[tuple[str, str | None]], left_out: list[CorpusText]
-) -> Iterator[CorpusText]:
-    """Hand on the texts that are not to be left out, and note those that are."""
-    for item in texts:
-        if leave_out and (item.text, item.text_pair) in leave_out:
-            left_out.append(item)
-        else:
-            yield item
 
 
 # --- reading --------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.runtime.moderation import model_digest
 from squeezebert.runtime.predictor import Predictor
 
 Vectors = NDArray[np.float32]
@@ -132,7 +131,7 @@ class Folders:
         if output.exists() and (not overwrite or not (output / RECORD).is_file()):
             raise FolderError(f"{output} is there already: choose another name, or overwrite a sorter")
         told = {"format": FORMAT, "folders": self.folders, "precision": self.precision, "scope": self.scope}
-        told |= {"model": model_digest(self.encoder), "examples": len(self)}
+        told |= {"model": self.encoder.digest, "examples": len(self)}
         with new_folder(output) as building:
             np.savez(building / ARRAYS, vectors=self.vectors, places=self.places)
             (building / RECORD).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -155,7 +154,7 @@ class Folders:
             raise FolderError(f"{folder}: no sorter there ({error.filename} is missing)") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise FolderError(f"{folder}: a damaged sorter ({error}): learn its examples anew") from error
-        if told["model"] != model_digest(encoder):
+        if told["model"] != encoder.digest:
             raise FolderError(f"{folder}: its examples were read by another encoder: learn them anew with this one")
         found.vectors, found.places = vectors.astype(np.float32), places.astype(np.int64)
         found._fit()

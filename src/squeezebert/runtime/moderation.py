@@ -23,6 +23,9 @@ FORMAT = 1
 OUTCOMES = ("allow", "review", "block")
 
 Outcome = Literal["allow", "review", "block"]
+Reading = Literal["as written", "undisguised"]
+Highest = tuple[float, int, int, Reading]
+"""The highest probability of a label, the window that has it (start and end, in characters), and of which reading."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Reason:
     """where the window with that probability starts, in characters of the reading"""
     end: int
     """and where it ends"""
-    reading: Literal["as written", "undisguised"]
+    reading: Reading
     """which reading of the post it was found in"""
 
 
@@ -134,7 +137,7 @@ class Moderator:
             raise OptionError(
                 f"the policy has rules for {', '.join(unknown)}, and the model knows {', '.join(model.labels)}"
             )
-        own = model_digest(model)
+        own = model.digest
         if policy.model is not None and policy.model != own:
             raise OptionError(
                 f"the policy's thresholds were chosen for another model file ({policy.model[:12]}, this is "
@@ -164,14 +167,14 @@ class Moderator:
         probabilities = {label: found[0] for label, found in highest.items()}
         return Decision(outcome, tuple(reasons), probabilities, windows, digest)
 
-    def read(self, text: str) -> tuple[dict[str, tuple[float, int, int, Literal["as written", "undisguised"]]], int]:
+    def read(self, text: str) -> tuple[dict[str, Highest], int]:
         """Return each label's highest probability with its window and reading, and how many windows were read."""
-        readings: list[tuple[Literal["as written", "undisguised"], str]] = [("as written", text)]
+        readings: list[tuple[Reading, str]] = [("as written", text)]
         if self.policy.disguises:
             plain = undisguise(text)
             if plain != text:
                 readings.append(("undisguised", plain))
-        highest: dict[str, tuple[float, int, int, Literal["as written", "undisguised"]]] = {}
+        highest: dict[str, Highest] = {}
         windows = 0
         for reading, words in readings:
             for start, end, answer in self.model.predict_windows(words, self.overlap):
@@ -180,11 +183,6 @@ class Moderator:
                     if label not in highest or probability > highest[label][0]:
                         highest[label] = (probability, start, end, reading)
         return highest, windows
-
-
-def model_digest(model: Predictor) -> str:
-    """Return the SHA-256 of the model file that answers."""
-    return model.manifest.files[model.precision].sha256
 
 
 def read_policy(path: Path) -> Policy:

@@ -124,6 +124,11 @@ class Predictor:
         return self.manifest.labels
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the model file that answers: what was made with it holds for no other."""
+        return self.manifest.files[self.precision].sha256
+
+    @property
     def _outputs(self) -> int:
         return self.manifest.dimension or len(self.labels) or 1
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.runtime.moderation import model_digest
 from squeezebert.runtime.predictor import Predictor
 
 Vectors = NDArray[np.float32]
@@ -67,7 +66,7 @@ class VectorStore:
         keys = np.array(list(self._known), dtype="S64")
         rows = np.stack(list(self._known.values())) if self._known else np.zeros((0, 0), np.float32)
         with part.open("wb") as stream:
-            np.savez(stream, keys=keys, vectors=rows.astype(np.float32), model=np.array(model_digest(self.encoder)))
+            np.savez(stream, keys=keys, vectors=rows.astype(np.float32), model=np.array(self.encoder.digest))
         part.replace(self.path)
 
     def _read(self, path: Path) -> None:
@@ -78,7 +77,7 @@ class VectorStore:
                 raise ValueError("its arrays do not fit together")
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise FolderError(f"{path}: a damaged store of vectors ({error}): delete it to begin anew") from error
-        if model != model_digest(self.encoder):
+        if model != self.encoder.digest:
             raise FolderError(f"{path}: its vectors were made by another encoder: delete it, and it is made anew")
         self._known = dict(zip((key.decode() for key in keys), rows.astype(np.float32), strict=True))
 

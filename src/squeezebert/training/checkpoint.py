@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from transformers.utils.hub import cached_file
 
 from squeezebert import __version__
 from squeezebert.data.calibration import Calibration
@@ -25,9 +28,11 @@ _WRITTEN = frozenset(
     [
         *(RECORD, EVALUATION, "README.md", "config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
-        *("squeeze.json", "healing.json", "healing.jsonl", "prune.json"),
+        *("squeeze.json", "healing.json", "healing.jsonl", "prune.json", "sentence_bert_config.json"),
     ]
 )
+# How an encoder makes a text's vector and how much of the text it reads, as sentence-transformers keeps it
+_EMBEDS = ("1_Pooling/config.json", "sentence_bert_config.json")
 
 
 def write_record(
@@ -66,14 +71,25 @@ def write_record(
     _replace(output / RECORD, [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
 
 
+def carry_pooling(base: str, output: Path) -> None:
+    """Copy what says how an encoder embeds, where `base`, a folder or a Hub id, has it beside its weights."""
+    for name in _EMBEDS:
+        optional = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        found = cached_file(base, name, **optional)
+        if found is not None:
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, output / name)
+
+
 def clear_checkpoint(folder: Path) -> None:
     """Delete what earlier runs wrote into `folder`, milestones too, and nothing else."""
     milestones = folder / MILESTONES
     for place in (*milestones.glob(f"{STEP}*"), milestones, folder):
-        for name in _WRITTEN:
+        for name in (*_WRITTEN, _EMBEDS[0]):
             (place / name).unlink(missing_ok=True)
-        if place != folder and place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
+        for emptied in (place / Path(_EMBEDS[0]).parent, place):
+            if emptied != folder and emptied.is_dir() and not any(emptied.iterdir()):
+                emptied.rmdir()
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -83,11 +99,17 @@ def foreign_files(folder: Path) -> list[str]:
         if path.name == MILESTONES and path.is_dir():
             for place in sorted(path.iterdir()):
                 known = place.is_dir() and place.name.startswith(STEP)
-                inside = [one for one in place.iterdir() if one.name not in _WRITTEN] if known else [place]
-                found += [one.relative_to(folder).as_posix() for one in inside]
-        elif path.name not in _WRITTEN:
-            found.append(path.name)
-    return found
+                found += [one for one in place.iterdir() if not _is_ours(one)] if known else [place]
+        elif not _is_ours(path):
+            found.append(path)
+    return [path.relative_to(folder).as_posix() for path in found]
+
+
+def _is_ours(path: Path) -> bool:
+    pooling = Path(_EMBEDS[0])
+    if path.name == pooling.parent.name and path.is_dir():
+        return {one.name for one in path.iterdir()} <= {pooling.name}
+    return path.name in _WRITTEN
 
 
 def _row(example: Example) -> dict[str, Any]:

@@ -21,9 +21,8 @@ BEST_RANKS = (1 / 4, 7 / 24, 1 / 6)
 _STEP = 8
 _GROUPS_BESIDE_RANK = 4
 BEST_REASON = (
-    "no shape asked for: low-rank factors without blocks, as fast as groups = 4 and nearest to their teachers of the "
-    "shapes that were distilled on seven GLUE tasks, with 99 % of the mean score (docs/squeeze.md); --groups 4 is the "
-    "paper's"
+    "no shape asked for: low-rank factors without blocks, as fast as groups = 4 and the nearest to their teachers of "
+    "the shapes that were distilled on seven GLUE tasks (docs/squeeze.md); --groups 4 is the paper's"
 )
 
 

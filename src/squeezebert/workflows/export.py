@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,25 @@ from squeezebert.export.exporter import ExportReport, export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import TableError
 from squeezebert.files.manifest import Verification
-from squeezebert.workflows.options import EvaluationTable, ExportPlaces
+from squeezebert.workflows.options import EvaluationTable, ExportPlaces, LabelledColumns
 
 
 def export_folder(
-    places: ExportPlaces, options: ExportOptions, rows: EvaluationTable, report: Callable[[str], None]
+    places: ExportPlaces,
+    options: ExportOptions,
+    rows: EvaluationTable,
+    columns: LabelledColumns,
+    report: Callable[[str], None],
 ) -> str:
     """Export a checkpoint, verified on the rows of a table or on those that training held out; return a summary.
 
     Raises `ExportRefused` when the int8 file loses too much, and the errors of reading the folder or the table.
     """
     checkpoint = Path(places.checkpoint)
-    examples = None if rows.eval is None else _examples(checkpoint, rows, report)
+    examples = None if rows.eval is None else _examples(checkpoint, rows, columns, report)
     calibration = None
     if places.calibration is not None:
-        read = read_examples(places.calibration, DataOptions(encoding=rows.encoding))
+        read = read_examples(places.calibration, DataOptions(encoding=columns.encoding))
         calibration = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in read]
         if not calibration:
             raise TableError(f"{places.calibration}: no usable rows to find ranges on")
@@ -41,16 +46,11 @@ def evaluation_row(example: Example) -> dict[str, Any]:
     return {"text": example.text, "text_pair": example.text_pair, "label": label}
 
 
-def _examples(checkpoint: Path, rows: EvaluationTable, report: Callable[[str], None]) -> list[dict[str, Any]]:
+def _examples(
+    checkpoint: Path, rows: EvaluationTable, columns: LabelledColumns, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
     source = read_checkpoint(checkpoint)
-    options = DataOptions(
-        text=rows.text,
-        text_pair=rows.text_pair,
-        label=rows.label,
-        label_separator=rows.label_separator,
-        encoding=rows.encoding,
-        skip_bad_rows=rows.skip_bad_rows,
-    )
+    options = replace(columns.to_data_options(), text_pair=rows.text_pair)
     skipped: list[TableError] = []
     task = None if source.task == "embedding" else source.task
     read = read_examples(str(rows.eval), options, task=task, labels=source.labels, on_skip=skipped.append)

@@ -15,16 +15,16 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import FolderError, OptionError, TableError
-from squeezebert.runtime.moderation import Moderator, Policy, Rule, model_digest, read_policy, write_policy
+from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
-from squeezebert.workflows.options import ModerateOptions, PolicyOptions
+from squeezebert.workflows.options import LabelledColumns, ModerateOptions, PolicyOptions
 from squeezebert.workflows.predict import open_output, watched
 
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
 
 
-def choose_policy(options: PolicyOptions, report: Callable[[str], None]) -> str:
+def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Callable[[str], None]) -> str:
     """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
 
     Rows are read as posts will be: whole, and with their disguises undone. Raises `FolderError` for the model,
@@ -36,7 +36,7 @@ def choose_policy(options: PolicyOptions, report: Callable[[str], None]) -> str:
     model = load(options.folder, options.threads, options.precision)
     labels = _labels(options, model)
     moderator = Moderator(model, Policy({}, options.disguises, options.longest))
-    texts, truth = _rows(options, model, report)
+    texts, truth = _rows(options, columns, model, report)
     probabilities = np.zeros((len(texts), len(labels)))
     for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
         highest, _ = moderator.read(text)
@@ -54,7 +54,7 @@ def choose_policy(options: PolicyOptions, report: Callable[[str], None]) -> str:
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
     wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
     told = {"rows": len(texts), "wanted": wanted, "reached": chosen}
-    write_policy(output, Policy(rules, options.disguises, options.longest, model_digest(model), told))
+    write_policy(output, Policy(rules, options.disguises, options.longest, model.digest, told))
     return "\n".join([*lines, f"written: {output}"])
 
 
@@ -108,7 +108,7 @@ def moderate_table(options: ModerateOptions) -> str:
     """
     policy = read_policy(Path(options.policy))
     moderator = Moderator(load(options.folder, options.threads, options.precision), policy)
-    about = {"policy_sha256": policy.digest, "model_sha256": model_digest(moderator.model)}
+    about = {"policy_sha256": policy.digest, "model_sha256": moderator.model.digest}
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = read_examples(options.file, reading, on_skip=skipped.append)
@@ -156,17 +156,11 @@ def _classifies(model: Predictor) -> Literal["single_label", "multi_label"]:
 
 
 def _rows(
-    options: PolicyOptions, model: Predictor, report: Callable[[str], None]
+    options: PolicyOptions, columns: LabelledColumns, model: Predictor, report: Callable[[str], None]
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """The posts of a labelled table, and the labels of each."""
     skipped: list[TableError] = []
-    reading = DataOptions(
-        text=options.text,
-        label=options.label,
-        label_separator=options.label_separator,
-        encoding=options.encoding,
-        skip_bad_rows=options.skip_bad_rows,
-    )
+    reading = columns.to_data_options()
     found = read_examples(options.data, reading, task=_classifies(model), labels=model.labels, on_skip=skipped.append)
     examples = list(_single(found))
     if skipped:

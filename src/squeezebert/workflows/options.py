@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from squeezebert.data.options import check_sources
+from squeezebert.data.options import DataOptions, check_sources
 from squeezebert.files.errors import OptionError
 from squeezebert.runtime.server.limits import Limits
 
@@ -146,15 +146,11 @@ class ExportPlaces:
 
 
 @dataclass(frozen=True)
-class EvaluationTable:
-    """Labelled rows to verify an export on; by default the rows that training held out."""
+class LabelledColumns:
+    """How labelled rows are read for a model that is trained already: its task and labels are known."""
 
-    eval: str | None = None
-    """Table of labelled rows, in any format that `train` reads."""
     text: str | None = None
     """Column of the text, found by its name when not given."""
-    text_pair: str | None = None
-    """Column of the second text, for a model of pairs."""
     label: str | None = None
     """Column of the label, or several 0/1 columns separated by commas."""
     label_separator: str | None = None
@@ -163,6 +159,20 @@ class EvaluationTable:
     """Encoding of text files; a byte-order mark in a file outranks it."""
     skip_bad_rows: bool = False
     """Pass over and count rows that cannot be used, instead of stopping at the first."""
+
+    def to_data_options(self) -> DataOptions:
+        """Return the same as the reader of tables takes it."""
+        return DataOptions(**asdict(self))
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """Labelled rows to verify an export on; by default the rows that training held out."""
+
+    eval: str | None = None
+    """Table of labelled rows, in any format that `train` reads."""
+    text_pair: str | None = None
+    """Column of the second text, for a model of pairs."""
 
 
 @dataclass(frozen=True)
@@ -325,20 +335,10 @@ class PolicyOptions:
     """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
     longest: int = 100_000
     """Characters of a post; a longer one is not read, and goes to review."""
-    text: str | None = None
-    """Column of the text, found by its name when not given."""
-    label: str | None = None
-    """Column of the label, or several 0/1 columns separated by commas."""
-    label_separator: str | None = None
-    """What separates the labels in a cell that names several."""
     precision: Literal["fp32", "int8"] | None = None
     """Which of the exported files answers; int8 where there is one. The thresholds are of that file alone."""
     threads: int | None = None
     """Threads of the engine; all cores by default."""
-    encoding: str = "utf-8"
-    """Encoding of text files; a byte-order mark in a file outranks it."""
-    skip_bad_rows: bool = False
-    """Pass over and count rows that cannot be used, instead of stopping at the first."""
     overwrite: bool = False
     """Replace a policy that is there already."""
 

@@ -14,7 +14,7 @@ from squeezebert.data.corpus import read_texts
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError
 from squeezebert.files.lock import only_run
-from squeezebert.training.checkpoint import foreign_files
+from squeezebert.training.checkpoint import carry_pooling, foreign_files
 from squeezebert.training.dense import load_ours, matching_tokenizer
 from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
@@ -53,6 +53,8 @@ def prune(options: PruneOptions, command: str, report: Callable[[str], None]) ->
         }
         with new_folder(output) as building:
             save_model(building, pruned, spelled)
+            if type(model).__name__.endswith("Model"):
+                carry_pooling(options.checkpoint, building)
             if type(model).__name__.endswith("ForSequenceClassification"):
                 told = carry_record(Path(options.checkpoint), building, pruned, spelled, command, report)
                 record["scores"], record["scored"] = told

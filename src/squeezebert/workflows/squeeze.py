@@ -26,6 +26,7 @@ from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import DivergedError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.model.configuration import GROUP_FIELDS
+from squeezebert.training.checkpoint import carry_pooling
 from squeezebert.training.dense import load_dense, matching_tokenizer
 from squeezebert.training.general import LOG, check_fit, distil_general
 from squeezebert.training.general import RECORD as HEALED
@@ -154,6 +155,9 @@ def _squeeze(
                 kept = copy.deepcopy(student)  # with its head, which learned nothing and is not in the milestone
                 _take(_learner(kept, healing), place)
                 save_model(building / MILESTONES / place.name, kept, tokenizer)
+        if record["head"] == "Model":
+            for folder in (building, *(building / MILESTONES).glob("*")):
+                carry_pooling(places.checkpoint, folder)
         if record["head"] == "ForSequenceClassification":
             record["scores"], record["scored"] = carry_record(
                 Path(places.checkpoint), building, student, tokenizer, command, report
@@ -210,7 +214,7 @@ def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, 
         if "no table in this folder" in told:
             told = told.replace("no table", "no .txt file and no table")
         raise TableError(told) from error
-    left_out = corpus.manifest["left_out"]
+    left_out = corpus.manifest.get("left_out", 0)  # one that an earlier version tokenised has no such line
     if left_out:
         report(f"{left_out} texts are left out: {places.checkpoint} is evaluated on them")
     return corpus
