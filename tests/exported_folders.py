@@ -14,6 +14,7 @@ import pytest
 
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
+from squeezebert.runtime.predictor import load
 from tiny_checkpoints import confident_rows, logits_of, save_checkpoint, texts, tiny_model
 
 LABELS = ["calm", "busy", "other"]
@@ -35,6 +36,15 @@ def multi(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def regression(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Regression, a plain transformers checkpoint without squeezebert.json."""
     return _regression(tmp_path_factory.getbasetemp() / "regression")
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An encoder of one layer, opened in fp32."""
+    folder = tmp_path_factory.getbasetemp() / "encoder"
+    save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
+    export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
+    return load(folder / "exported", 1, "fp32")
 
 
 def _single(folder: Path) -> Any:

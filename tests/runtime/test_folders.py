@@ -7,12 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from squeezebert.export.exporter import export_checkpoint
-from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.folders import Folders
 from squeezebert.runtime.predictor import load
-from tiny_checkpoints import save_checkpoint, tiny_model
 
 pytest_plugins = ["exported_folders"]
 
@@ -30,14 +27,6 @@ def examples(count, seed, subjects=tuple(SUBJECTS)):
     names = [str(random.choice(subjects)) for _ in range(count)]
     found = [" ".join([*random.choice(SUBJECTS[name], 4), *random.choice(EMPTY, 2)]) for name in names]
     return found, names
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
-    export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
-    return load(folder / "exported", 1, "fp32")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezebert.export.exporter import export_checkpoint
-from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
 from squeezebert.runtime.summary import sentence_spans, summarise
 from squeezebert.runtime.tokens import TextError
-from tiny_checkpoints import save_checkpoint, tiny_model
 
 pytest_plugins = ["exported_folders"]
 
@@ -26,14 +23,6 @@ TRAVEL, HOME = ["train", "boat", "river", "walk"], ["garden", "window", "table",
 def made_up(words, count, seed):
     random = np.random.default_rng(seed)
     return [" ".join([*random.choice(words, 4), *random.choice(["the", "of", "and"], 2)]) for _ in range(count)]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
-    export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
-    return load(folder / "exported", 1, "fp32")
 
 
 @pytest.fixture
