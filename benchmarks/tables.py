@@ -295,7 +295,24 @@ def serving_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+def export_accuracy_table(record: dict[str, Any]) -> str:
+    """Size and accuracy of each form next to fp32's, with the interval of what is lost, rows paired."""
+    lines = [
+        "| task | model | form | MB | fp32 | int8 | lost, points (95 %) | same answers |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for cell in record["cells"]:
+        before, after = cell["verification"]["fp32"], cell["verification"]["int8"]
+        cells = [cell["task"], cell["kind"], cell["form"], f"{cell['megabytes']['int8']:.1f}"]
+        cells += [f"{100 * one['accuracy']:.1f}" for one in (before, after)]
+        low, high = after["drop_interval"]
+        cells += [f"{after['drop']:+.1f} ({low:+.1f} to {high:+.1f})", f"{100 * after['agreement']:.1f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{record['command']}`, one thread. {made_on(record)}"])
+
+
 TABLES = {
+    "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,
     "demo": demo_table,
