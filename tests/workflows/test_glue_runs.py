@@ -252,6 +252,30 @@ def test_a_teacher_of_another_vocabulary_and_mnli_first(glue, tiny_base, results
             run(GlueRunOptions(teacher=teacher, **{**places, "name": "none"}))
 
 
+def test_a_better_teacher_later_leaves_students_what_they_are(glue, tiny_base, tmp_path):
+    """A seed added to the teacher's may win; runs that learned from another stay valid, and theirs is kept."""
+    common = {"output": str(tmp_path), "data_dir": str(glue), "tasks": "cola", "test": False}
+    teacher = {"model": [f"teacher={tiny_base}"], "epochs_of": {"cola": 2}, **common}
+    run(GlueRunOptions(**teacher))
+    student = {"model": [f"student={tiny_base}"], "teacher": "teacher", "name": "distil", "epochs_of": {"CoLA": 1}}
+    run(GlueRunOptions(**student, **common))
+    (first,) = tmp_path.glob("teacher/plain/CoLA/*")
+    told = json.loads((first / "result.json").read_text())
+    assert told["options"]["epochs"] == 2
+    (first / "result.json").write_text(json.dumps({**told, "score": -1.0}))
+    run(GlueRunOptions(**teacher, seeds=(1, 2)))
+    (best,) = {result.best for result in summarise(tmp_path) if result.model == "teacher"}
+    assert best != first
+    assert (best / "model" / "config.json").is_file()
+    assert (first / "model" / "config.json").is_file()
+    _, lines = run(GlueRunOptions(**student, seeds=(1, 2), **common))
+    assert any("seed-2" in line for line in lines)
+    teachers = {
+        found["options"]["distil"]["teacher"] for _, found in all_results(tmp_path) if found["model"] == "student"
+    }
+    assert {Path(one).resolve() for one in teachers} == {first.resolve() / "model"}
+
+
 def test_two_workers_find_what_one_finds(glue, results, tiny_base, tmp_path):
     places = GlueRunOptions(
         model=[f"tiny={tiny_base}"],

@@ -29,12 +29,11 @@ from squeezebert.training.rescore import predict_logits
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.teacher import accepted
 from squeezebert.workflows.glue.plan import Job
-from squeezebert.workflows.glue.results import LOG, MODEL, read_predictions, read_result, write_result
+from squeezebert.workflows.glue.results import BEGUN, LOG, MODEL, read_predictions, read_result, write_result
 
 Report = Callable[[str], None]
 
 
-_BEGUN = "begun.json"
 # What changes how a run goes about it, and not what comes of it
 _HARMLESS = {"report_to", "cache_teacher", "cache_gigabytes"}
 
@@ -54,7 +53,7 @@ def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
 
 def _begin(folder: Path, job: Job) -> None:
     """Note what is run here; what was begun with other options is not gone on with."""
-    path = folder / _BEGUN
+    path = folder / BEGUN
     told: dict[str, Any] = {"options": job.told, "data": digest_of(job)}
     if path.is_file():
         try:
@@ -62,13 +61,13 @@ def _begin(folder: Path, job: Job) -> None:
             other = differences(there["options"], told["options"])
             other += ["the rows of the task are others"] * (there["data"] != told["data"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            other = [f"{_BEGUN} is damaged"]
+            other = [f"{BEGUN} is damaged"]
         if other and (folder / MODEL).exists():
             raise FolderError(
                 f"{folder} holds a run that was cut off, of other options ({', '.join(other[:3])}): repeat its "
                 "command to finish it, give this recipe another --name, or delete that folder"
             )
-    part = folder / f".{_BEGUN}"
+    part = folder / f".{BEGUN}"
     part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
 

@@ -11,7 +11,7 @@ from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.workflows.glue.options import GlueRunOptions
-from squeezebert.workflows.glue.results import MODEL, Cell, choose, read_result, summarise
+from squeezebert.workflows.glue.results import MODEL, Cell, choose, read_result, sources, summarise
 
 MNLI = "MNLI"
 
@@ -97,12 +97,17 @@ def plan_jobs(
         rate, dropout = choose(found, all_of_them=True)
         cells = [Cell(name, places.name, task, rate, dropout, seed) for seed in places.seeds[1:]]
     if places.mnli_first and task != MNLI:
-        checkpoint = str(best_model(output, name, places.name, MNLI))
-    teacher = None if places.teacher is None else teacher_folder(places.teacher, output, task, places.name)
-    unknown = set(places.epochs_of or ()) - set(GLUE)
-    if unknown:
-        raise OptionError(f"--epochs-of: {', '.join(sorted(unknown))} is no task; tasks are {', '.join(GLUE)}")
-    epochs = (places.epochs_of or {}).get(task, options.epochs)
+        checkpoint = str(
+            _begun_with(output, grid[0], name, places.name, MNLI) or best_model(output, name, places.name, MNLI)
+        )
+    teacher = None
+    if places.teacher is not None:
+        teacher = teacher_folder(places.teacher, output, task, places.name)
+        if "{task}" not in places.teacher:
+            best = Path(teacher)
+            teacher = str(_begun_with(output, grid[0], *best.relative_to(output).parts[:3]) or best)
+    epochs_of = {_task_named(told): epochs for told, epochs in (places.epochs_of or {}).items()}
+    epochs = epochs_of.get(task, options.epochs)
     return [
         Job(
             cell,
@@ -126,6 +131,23 @@ def plan_jobs(
         )
         for cell in cells
     ]
+
+
+def _task_named(told: str) -> str:
+    """The task that `--epochs-of` names, in whatever case. Raises `OptionError` for none."""
+    for name in GLUE:
+        if name.lower() == told.lower():
+            return name
+    raise OptionError(f"--epochs-of: {told} is no task; tasks are {', '.join(GLUE)}")
+
+
+def _begun_with(output: Path, cell: Cell, model: str, recipe: str, task: str) -> Path | None:
+    """The trained model of so a name that earlier runs like `cell` began with or learned from, if it is kept still."""
+    place = (output / model / recipe / task).resolve()
+    for source in sorted(sources(output).get(cell.folder(output).parent, ())):
+        if source.parent.parent == place and (source / "config.json").is_file():
+            return source
+    return None
 
 
 def best_model(output: Path, model: str, recipe: str, task: str) -> Path:

@@ -19,6 +19,7 @@ from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError
 
 RESULT, PREDICTIONS, MODEL, LOG = "result.json", "predictions.npz", "model", "log.txt"
+BEGUN = "begun.json"
 MEASURED = "measured.json"
 
 
@@ -165,6 +166,26 @@ def summarise(output: Path) -> list[TaskResult]:
             )
         )
     return results
+
+
+def sources(output: Path) -> dict[Path, set[Path]]:
+    """Return from which trained models in `output` the runs of each model, recipe and task began or learned.
+
+    Keys are folders OUTPUT/MODEL/RECIPE/TASK. A source stays what it was when a better run of its task comes later:
+    the runs that began with it would otherwise be runs of other options. Damaged records are passed over.
+    """
+    found: dict[Path, set[Path]] = {}
+    for path in sorted(output.glob(f"*/*/*/*/{BEGUN}")):
+        try:
+            options = json.loads(path.read_text(encoding="utf-8"))["options"]
+            named = [options["checkpoint"], (options["distil"] or {}).get("teacher")]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        for name in filter(None, named):
+            source = Path(name).resolve()
+            if source.name == MODEL and output.resolve() in source.parents:
+                found.setdefault(path.parent.parent, set()).add(source)
+    return found
 
 
 def lost(output: Path) -> dict[tuple[str, str, str], int]:

@@ -28,7 +28,7 @@ from squeezebert.training.trainer import duration
 from squeezebert.workflows.glue.job import answer_test, differences, digest_of, read_task, run_job
 from squeezebert.workflows.glue.options import GlueRunOptions
 from squeezebert.workflows.glue.plan import MNLI, Job, chosen_tasks, named_models, plan_jobs
-from squeezebert.workflows.glue.results import MODEL, lost, read_result, summarise
+from squeezebert.workflows.glue.results import MODEL, lost, read_result, sources, summarise
 
 Report = Callable[[str], None]
 
@@ -165,13 +165,15 @@ def _check_same(found: dict[str, Any], job: Job) -> None:
 
 
 def _tidy(output: Path, places: GlueRunOptions, models: set[str], tasks: list[str]) -> None:
-    """Delete trained models of these tasks that are not to be kept."""
+    """Delete trained models of these tasks that are not to be kept; what others began with is."""
     if places.keep == "all" or not output.is_dir():
         return
+    used = set().union(*sources(output).values())
     for result in summarise(output):
         if result.model in models and result.recipe == places.name and result.task in tasks:
             for run in result.best.parent.iterdir():
-                if (places.keep == "none" or run != result.best) and read_result(run) is not None:
+                wanted = places.keep == "best" and (run == result.best or (run / MODEL).resolve() in used)
+                if not wanted and read_result(run) is not None:
                     shutil.rmtree(run / MODEL, ignore_errors=True)
 
 

@@ -1,0 +1,97 @@
+"""GLUE on what is at hand: MiniLM-L6 and what `squeeze` makes of it, plain and distilled, five tasks in full.
+
+python benchmarks/glue.py --data DIR --work DIR [--steps teachers,squeeze,distil,plain,measure] [--tasks CoLA,RTE]
+
+Every step is a command of `squeezebert`, printed before it runs; what is finished in the work folder is not run
+again, and what was cut off goes on. After each step the findings of all runs are copied to benchmarks/results/glue,
+with the answers of each task's best run: `squeezebert glue report benchmarks/results/glue` shows them. QNLI's training
+rows, QQP and MNLI are samples, and are marked as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+from glue_samples import link_samples
+from squeeze import BASE, RESULTS
+
+from squeezebert.cli import main as squeezebert
+from squeezebert.workflows.glue.results import MEASURED, PREDICTIONS, RESULT, summarise
+
+TASKS = "CoLA,STS-B,RTE,WNLI,SST-2"
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+# Squeezed encoders -> how `squeeze` shapes them; not healed, because each is fitted to its task's teacher first
+SQUEEZED = {
+    "low-rank": [],
+    "groups-4-rank-32": ["--groups", "4", "--rank", "32"],
+    "groups-4": ["--groups", "4"],
+}
+
+
+def commands(step: str, data: Path, work: Path, tasks: str, students: list[str]) -> list[list[str]]:
+    """The commands of a step."""
+    glue = work / "out"
+    run = ["glue", "run", "--output", glue, "--data-dir", link_samples(data / "glue", work / "glue")]
+    run += ["--tasks", tasks, "--precision", "bf16", "--workers", "2"]
+    plain, distil = (["--recipe", RECIPES / f"glue-{name}.yaml"] for name in ("small", "distil-small"))
+    named = ["--model", *(f"{name}={work / name}" for name in students)]
+    steps = {
+        "teachers": [[*run, "--model", f"minilm={BASE}", *plain]],
+        "squeeze": [
+            ["squeeze", BASE, "--text", data / "corpus" / "wikipedia", "--no-heal", "--output", work / name, *shape]
+            for name, shape in SQUEEZED.items()
+            if name in students and not (work / name).exists()
+        ],
+        "distil": [[*run, *named, "--teacher", "minilm/plain", *distil]],
+        "plain": [[*run, *named, *plain]],
+        "measure": [["glue", "measure", glue]],
+    }
+    return [[str(part) for part in command] for command in steps[step]]
+
+
+def record(work: Path, data: Path) -> None:
+    """Copy what the runs found to the repository, without this machine's folders in it."""
+    glue, kept = work / "out", RESULTS / "glue"
+    places = {str(work / "glue"): "GLUE", str(glue): "OUTPUT", str(BASE): "MINILM", str(BASE.resolve()): "MINILM"}
+    places |= {str(work): "WORK", str(data): "DATA", str(ROOT): "."}
+    best = {result.best for result in summarise(glue)}
+    for path in [*glue.glob(f"*/*/*/*/{RESULT}"), *glue.glob(MEASURED)]:
+        text = path.read_text(encoding="utf-8")
+        for place in sorted(places, key=len, reverse=True):
+            text = text.replace(place, places[place])
+        json.loads(text)
+        copy = kept / path.relative_to(glue)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text, encoding="utf-8")
+        if path.parent in best:
+            shutil.copy(path.parent / PREDICTIONS, copy.parent / PREDICTIONS)
+        else:
+            (copy.parent / PREDICTIONS).unlink(missing_ok=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", default="teachers,squeeze,distil,plain,measure", help="none: record alone")
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--students", default=",".join(SQUEEZED))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for step in [name for name in options.steps.split(",") if name not in ("", "none")]:
+        for command in commands(step, options.data, options.work, options.tasks, options.students.split(",")):
+            print(shlex.join(["squeezebert", *command]), flush=True)
+            code = squeezebert(command)
+            if code:
+                raise SystemExit(code)
+        record(options.work, options.data)
+    record(options.work, options.data)
+
+
+if __name__ == "__main__":
+    main()
