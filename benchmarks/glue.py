@@ -20,6 +20,7 @@ from glue_samples import link_samples
 from squeeze import BASE, RESULTS
 
 from squeezebert.cli import main as squeezebert
+from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.workflows.glue.results import MEASURED, PREDICTIONS, RESULT, summarise
 
 TASKS = "CoLA,STS-B,RTE,WNLI,SST-2"
@@ -72,6 +73,9 @@ def record(work: Path, data: Path) -> None:
             shutil.copy(path.parent / PREDICTIONS, copy.parent / PREDICTIONS)
         else:
             (copy.parent / PREDICTIONS).unlink(missing_ok=True)
+    told = {"command": "python benchmarks/glue.py --data DATA --work WORK", "machine": describe_machine()}
+    told["versions"] = package_versions()
+    (RESULTS / "glue.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from squeezebert.benchmark.bench_report import markdown
+from squeezebert.workflows.glue.report import as_markdown, scores_table, sizes_table
+from squeezebert.workflows.glue.results import MEASURED, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -311,7 +313,65 @@ def export_accuracy_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{record['command']}`, one thread. {made_on(record)}"])
 
 
+def glue_table(record: dict[str, Any]) -> str:
+    """What `glue report` says of the recorded runs: scores, and sizes where they were measured."""
+    results, measured = summarise(RESULTS / "glue"), RESULTS / "glue" / MEASURED
+    tables = [scores_table(results)]
+    if measured.is_file():
+        tables.append(sizes_table(json.loads(measured.read_text(encoding="utf-8")), results))
+    told = [as_markdown(table).partition("\n\n")[2].rstrip() + "\n" for table in tables]
+    return "\n".join([*told, f"`{record['command']}`. {made_on(record)}"])
+
+
+def glue_grid_table(_: dict[str, Any]) -> str:
+    """The score of every run of the first seed: what the grid chose from."""
+    results = summarise(RESULTS / "glue")
+    rates = sorted({run["learning_rate"] for result in results for run in result.grid})
+    lines = ["| model | recipe | task | " + " | ".join(f"{rate:g}" for rate in rates) + " |"]
+    lines.append("|---|---|---|" + "---:|" * len(rates))
+    for result in results:
+        runs = {run["learning_rate"]: run for run in result.grid if run["in_grid"]}
+        if len(runs) > 1:
+            told = [_of_rate(runs.get(rate)) for rate in rates]
+            lines.append(f"| {result.model} | {result.recipe} | {result.task} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def _of_rate(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    return "diverged" if run["score"] is None else f"{run['score']:.1f}"
+
+
+def forms_table(record: dict[str, Any]) -> str:
+    """Each form's time next to the exported one's in the same run."""
+    names = list(dict.fromkeys(form["form"] for form in record["forms"]))
+    found = {(form["form"], form["precision"]): form for form in record["forms"]}
+    lines = [
+        "| form | fp32, ms | next to the exported | int8, ms | next to the exported |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in names:
+        same = next(form["same_function"] for form in record["forms"] if form["form"] == name)
+        cells = [name + ("" if same else " (another function)")]
+        for precision in ("fp32", "int8"):
+            form = found.get((name, precision))
+            cells += ["", ""] if form is None else [f"{form['median_ms']:.1f}", f"{form['ratio']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    told = record["options"]
+    lines += [
+        "",
+        f"`{record['command']}`: one text of {told['length']} tokens, {told['threads']} thread(s), medians of",
+    ]
+    lines.append(f"{told['runs']} interleaved runs. {made_on(record)}")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "glue": glue_table,
+    "glue_grid": glue_grid_table,
+    "forms": forms_table,
+    "forms_threads": forms_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,
@@ -331,7 +391,7 @@ TABLES = {
     "bench": bench_table,
 }
 # Tables of one file's results with names of their own
-SOURCES = {"pretrain_processes": "pretrain_scale"}
+SOURCES = {"pretrain_processes": "pretrain_scale", "glue_grid": "glue"}
 
 
 def fill(text: str) -> str:
