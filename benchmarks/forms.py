@@ -13,7 +13,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -234,6 +234,122 @@ class Table(nn.Module):
         return self.table[((x + 8.0) * (255 / 16)).round().clamp(0, 255).long()]
 
 
+# --- 8 bits from product to product -------------------------------------------------------------------------
+
+# A made-up range: time does not depend on it. Zero is in the middle of 8 bits
+_STEP, _MIDDLE = 8 / 255, 128
+_SHARE = 1 / 255  # of probabilities, which have no sign
+
+
+class IntegerProducts(nn.Module):
+    """The products of a matrix's groups from 8 bits to 8 bits, or to numbers."""
+
+    def __init__(self, matrix: Blocks, to_numbers: bool) -> None:
+        super().__init__()
+        self.groups, self.to_numbers = matrix.pieces, to_numbers
+        for name, value in (("step", number(_STEP)), ("middle", byte(_MIDDLE))):
+            self.register_buffer(name, value)
+        self.columns = nn.Module()
+        for group, (weight, bias) in enumerate(zip(matrix.weights, matrix.biases, strict=True)):
+            steps = weight.detach().abs().amax(0) / 127
+            self.columns.register_buffer(f"w{group}", (weight.detach() / steps).round().to(torch.int8))
+            self.columns.register_buffer(f"steps{group}", steps)
+            self.columns.register_buffer(f"zeros{group}", torch.zeros_like(steps, dtype=torch.int8))
+            self.columns.register_buffer(f"bias{group}", (bias.detach() / (steps * _STEP)).round().int())
+
+    def forward(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        made = []
+        for group, x in enumerate(pieces):
+            of_group = [self.columns.get_buffer(f"{name}{group}") for name in ("w", "steps", "zeros", "bias")]
+            inputs = [x, self.step, self.middle, *of_group]
+            dtype = torch.float32
+            if not self.to_numbers:
+                inputs, dtype = [*inputs, self.step, self.middle], torch.uint8
+            shape = [x.shape[0], of_group[0].shape[1]]
+            made.append(torch.onnx.ops.symbolic(f"{CONTRIB}::QGemm", inputs, dtype=dtype, shape=shape, version=1))
+        return made
+
+
+class IntegerFeedForward(Block):
+    """Both halves in 8 bits, static ranges; GELU in between as x times a table of the logistic function."""
+
+    def _write_feed_forward(self, *arguments: Any) -> None:
+        super()._write_feed_forward(*arguments)
+        if self.first_only:
+            return
+        self.widen, self.narrow = IntegerProducts(self.up, False), IntegerProducts(self.down, True)
+        named = {"step": _STEP, "steeper": 1.702 * _STEP, "share": _SHARE}
+        for name, value in named.items():
+            self.register_buffer(f"ff_{name}", number(value))
+        for name, value in (("middle", _MIDDLE), ("zero", 0)):
+            self.register_buffer(f"ff_{name}", byte(value))
+
+    def feed_forward(self, x_NC: Tensor) -> Tensor:
+        if self.first_only:
+            return super().feed_forward(x_NC)
+        step, middle, share, zero = self.ff_step, self.ff_middle, self.ff_share, self.ff_zero
+        pieces = self.widen(in_bytes(x_NC, step, middle).chunk(self.widen.groups, -1))
+        activated = []
+        for x in pieces:
+            inputs = (x, self.ff_steeper, middle, share, zero)
+            gate = contrib("QLinearSigmoid", inputs, torch.uint8, x.shape)
+            inputs = (x, step, middle, gate, share, zero, step, middle)
+            activated.append(contrib("QLinearMul", inputs, torch.uint8, x.shape))
+        return torch.cat(self.narrow(activated), dim=-1)
+
+
+class IntegerAttentionChain(Block):
+    """Projections, attention's products and the output projection in 8 bits, static ranges; the softmax in fp32."""
+
+    def _write_attention(self, *arguments: Any) -> None:
+        super()._write_attention(*arguments)
+        if self.first_only:
+            return
+        self.projections = nn.ModuleList(IntegerProducts(one, False) for one in (self.query, self.key, self.value))
+        self.outward = IntegerProducts(self.after, True)
+        for name, value in (("step", number(_STEP)), ("share", number(_SHARE))):
+            self.register_buffer(f"at_{name}", value)
+        for name, value in (("middle", byte(_MIDDLE)), ("zero", byte(0))):
+            self.register_buffer(f"at_{name}", value)
+
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+        if self.first_only:
+            return super().attention_half(x_NC, keep_BT)
+        step, middle, share, zero = self.at_step, self.at_middle, self.at_share, self.at_zero
+        x8_NC = in_bytes(x_NC, step, middle)
+        query, key, value = (
+            heads_of(torch.cat(one(x8_NC.chunk(one.groups, -1)), dim=-1), self.heads, keep_BT)
+            for one in self.projections
+        )
+        inputs = (query, key.transpose(-1, -2), step, step, middle, middle)
+        scores = contrib("MatMulIntegerToFloat", inputs, torch.float32, [*query.shape[:-1], query.shape[-2]])
+        weights = torch.softmax(scores + ((1.0 - keep_BT) * -1e4)[:, None, None], dim=-1)
+        inputs = (in_bytes(weights, share, zero), share, zero, value, step, middle, step, middle)
+        context = torch.onnx.ops.symbolic("QLinearMatMul", inputs, dtype=torch.uint8, shape=value.shape, version=10)
+        context = context.permute(2, 0, 1, 3).reshape(-1, x_NC.shape[1])
+        return self.after_norm(torch.cat(self.outward(context.chunk(self.outward.groups, -1)), dim=-1) + x_NC)
+
+
+class IntegerChain(IntegerAttentionChain, IntegerFeedForward):
+    """Both of them."""
+
+
+def number(value: float) -> Tensor:
+    return torch.tensor(float(value))
+
+
+def byte(value: int) -> Tensor:
+    return torch.tensor(value, dtype=torch.uint8)
+
+
+def in_bytes(x: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    return torch.onnx.ops.symbolic("QuantizeLinear", (x, step, zero), dtype=torch.uint8, shape=x.shape, version=19)
+
+
+def contrib(name: str, inputs: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[Any]) -> Tensor:
+    return torch.onnx.ops.symbolic(f"{CONTRIB}::{name}", inputs, dtype=dtype, shape=shape, version=1)
+
+
 def with_activation(act: nn.Module) -> type[Block]:
     """A block whose feed-forward network has another activation."""
 
@@ -278,6 +394,9 @@ FORMS = [
     Form("onnxruntime's MultiHeadAttention", FusedAttention),
     Form("ONNX's Attention", StandardAttention, opset=23),
     Form("attention's products in 8 bits", IntegerAttention),
+    Form("attention in 8 bits from product to product, static ranges", IntegerAttentionChain, same=False),
+    Form("the feed-forward network so, GELU by the logistic function", IntegerFeedForward, same=False),
+    Form("both so", IntegerChain, same=False),
     Form("Add before LayerNormalization, fused by the engine", fused=(),
          patches=lambda: [patch.object(graph, "_sum_residuals", lambda proto: None)]),
     Form("GELU by tanh", with_activation(nn.GELU(approximate="tanh")), same=False),
