@@ -2,10 +2,10 @@
 
 python benchmarks/export_accuracy.py --data DIR --work DIR [--tasks SST-2,CoLA,STS-B,QNLI,banking77]
 
-Works on the teachers that `squeeze.py teachers` left in the work folder, and on low-rank students that are squeezed
+Works on the teachers that `glue.py` or `squeeze.py teachers` left in the work folder, and on low-rank students that are squeezed
 from them and distilled for 200,000 tokens. Each is exported in int8 with dynamic and with static ranges, with word
 embeddings in 4 bits, and pruned to the vocabulary of its training texts. Accuracy is that of the rows that training
-did not see, rows paired; the three large tasks are samples. A run that was cut off goes on where it was.
+did not see, rows paired. A run that was cut off goes on where it was; tasks that are not asked for keep their cells.
 """
 
 from __future__ import annotations
@@ -119,13 +119,16 @@ def main() -> None:
     command = "python " + shlex.join(["benchmarks/export_accuracy.py", *sys.argv[1:]])
     for path, name in ((options.data, "DATA"), (options.work, "WORK")):  # this machine's business
         command = command.replace(str(path), name)
+    place = RESULTS / "export_accuracy.json"
+    before = json.loads(place.read_text(encoding="utf-8"))["cells"] if place.exists() else []
+    done = list(measure(tasks, Runs(options.work), options.threads))
+    kept = [cell for cell in before if cell["task"] not in {task.name for task in tasks}]
     record = {
         "command": command,
         "machine": describe_machine(),
         "versions": package_versions(),
-        "cells": list(measure(tasks, Runs(options.work), options.threads)),
+        "cells": [*kept, *done],
     }
-    place = RESULTS / "export_accuracy.json"
     place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

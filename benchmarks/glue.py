@@ -20,8 +20,9 @@ from glue_samples import link_samples
 from squeeze import BASE, RESULTS
 
 from squeezebert.cli import main as squeezebert
+from squeezebert.data.glue import GLUE
 from squeezebert.files.machine import describe_machine, package_versions
-from squeezebert.workflows.glue.results import MEASURED, PREDICTIONS, RESULT, summarise
+from squeezebert.workflows.glue.results import MEASURED, MODEL, PREDICTIONS, RESULT, summarise
 
 TASKS = "CoLA,STS-B,RTE,WNLI,SST-2"
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,19 @@ def record(work: Path, data: Path) -> None:
     (RESULTS / "glue.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
+def share_teachers(work: Path) -> None:
+    """Leave the best plain MiniLM of each task where squeeze.py and export_accuracy.py look for teachers."""
+    for result in summarise(work / "out"):
+        found = json.loads((result.best / RESULT).read_text(encoding="utf-8"))
+        if (result.model, result.recipe) == ("minilm", "plain") and (result.best / MODEL / "config.json").is_file():
+            watched = next(iter(found["tables"].values()))[GLUE[result.task].watched]
+            folder = (result.best / MODEL).relative_to(work)
+            told = {"task": result.task, "rate": found["learning_rate"], "score": 100 * watched, "folder": str(folder)}
+            path = work / "teachers" / f"{result.task}-{found['learning_rate']:g}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(told | {"from": "glue.py"}, indent=1), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -95,6 +109,7 @@ def main() -> None:
                 raise SystemExit(code)
         record(options.work, options.data)
     record(options.work, options.data)
+    share_teachers(options.work)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draw the pictures of docs/ from the recorded results.
 
-python benchmarks/plots.py     writes docs/images/squeeze_tradeoff.svg and squeeze_hours.svg
+python benchmarks/plots.py     writes docs/images/squeeze_tradeoff.svg, squeeze_hours.svg and bench.svg
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot
 from matplotlib.transforms import Bbox
+
+from squeezebert.benchmark.bench_report import plot_svg
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -128,6 +130,9 @@ def main() -> None:
             figure.savefig(IMAGES / f"{name}.svg", format="svg", metadata={"Date": None})
             pyplot.close(figure)
             print(f"written: {name}.svg")
+    bench = read("bench")
+    (IMAGES / "bench.svg").write_text(plot_svg(bench, bench["options"]["threads"][0], 1), encoding="utf-8")
+    print("written: bench.svg")
 
 
 if __name__ == "__main__":

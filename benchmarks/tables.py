@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from squeezebert.benchmark.bench_report import markdown
-from squeezebert.workflows.glue.report import as_markdown, scores_table, sizes_table
+from squeezebert.workflows.glue.report import as_markdown, scores_table
+from squeezebert.workflows.glue.report import sizes_table as glue_sizes_table
 from squeezebert.workflows.glue.results import MEASURED, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,7 +319,7 @@ def glue_table(record: dict[str, Any]) -> str:
     results, measured = summarise(RESULTS / "glue"), RESULTS / "glue" / MEASURED
     tables = [scores_table(results)]
     if measured.is_file():
-        tables.append(sizes_table(json.loads(measured.read_text(encoding="utf-8")), results))
+        tables.append(glue_sizes_table(json.loads(measured.read_text(encoding="utf-8")), results))
     told = [as_markdown(table).partition("\n\n")[2].rstrip() + "\n" for table in tables]
     return "\n".join([*told, f"`{record['command']}`. {made_on(record)}"])
 
@@ -367,7 +368,25 @@ def forms_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def sizes_table(record: dict[str, Any]) -> str:
+    """Megabytes of each file, by vocabulary and by the bits of the word table."""
+    first = next(iter(record["models"].values()))
+    kinds = list(first["whole"]["megabytes"])
+    lines = ["| model | pieces | " + " | ".join(f"{kind}, MB" for kind in kinds) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(kinds))
+    for name, told in record["models"].items():
+        for of_vocabulary in told.values():
+            cells = [
+                name,
+                str(of_vocabulary["pieces"]),
+                *(f"{of_vocabulary['megabytes'][kind]:.1f}" for kind in kinds),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{record['command']}`. {made_on(record)}"])
+
+
 TABLES = {
+    "sizes": sizes_table,
     "glue": glue_table,
     "glue_grid": glue_grid_table,
     "forms": forms_table,
