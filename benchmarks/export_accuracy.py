@@ -2,7 +2,7 @@
 
 python benchmarks/export_accuracy.py --data DIR --work DIR [--tasks SST-2,CoLA,STS-B,QNLI,banking77]
 
-Works on the teachers that `glue.py` or `squeeze.py teachers` left in the work folder, and on low-rank students that are
+Works on the teachers that `glue.py` or `squeeze.py teachers` left in the work folder, and on low-rank students
 squeezed from them and distilled for 200,000 tokens. Each is exported in int8 with dynamic and with static ranges, with
 word embeddings in 4 bits, and pruned to the vocabulary of its training texts. Accuracy is that of the rows that
 training did not see, rows paired. A run that was cut off goes on where it was; tasks that are not asked for keep their
