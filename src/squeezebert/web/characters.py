@@ -16,8 +16,8 @@ from squeezebert.files.errors import FolderError
 _SURROGATES = range(0xD800, 0xE000)
 # Hangul syllables come apart by a formula that every browser has: the table need not list them
 _HANGUL = range(0xAC00, 0xD7A4)
-# Characters that are asked about at a time
-_MANY = 4096
+# Characters that are asked about at a time: most blocks of so many hold nothing that changes
+_MANY = 256
 # Stays as it is and alone under every BERT tokenizer; answers about several characters are told apart by it
 _MARK = "|"
 
@@ -45,8 +45,6 @@ def character_table(path: Path) -> dict[str, Any] | None:
     mapped: list[list[str]] = []
     for character, normal in _normalised(normalizer):
         place = ord(character)
-        if normal == character:
-            continue
         if place in _HANGUL:
             kinds["decomposed"].append(place)
         elif normal in ("", " "):
@@ -56,8 +54,7 @@ def character_table(path: Path) -> dict[str, Any] | None:
         else:
             mapped.append([character, normal])
     for character, pieces in _split(splitter):
-        if pieces != 1:
-            kinds["gaps" if pieces == 2 else "alone"].append(ord(character))
+        kinds["gaps" if pieces == 2 else "alone"].append(ord(character))
     return {name: _ranges(found) for name, found in kinds.items()} | {"mapped": mapped}
 
 
@@ -69,17 +66,23 @@ def _blocks() -> Iterator[list[str]]:
 
 
 def _normalised(normalizer: Any) -> Iterator[tuple[str, str]]:
-    """Each character and what it becomes."""
+    """Each character that changes, and what it becomes."""
     for block in _blocks():
+        together = "".join(block)
+        if normalizer.normalize_str(together) == together:
+            continue
         # A letter on each side keeps marks from being put in another order across the joints
         answers = normalizer.normalize_str("".join(f"{_MARK}x{character}x" for character in block)).split(_MARK)
         for character, answer in zip(block, answers[1:], strict=True):
-            yield character, answer[1:-1]
+            if answer != f"x{character}x":
+                yield character, answer[1:-1]
 
 
 def _split(splitter: Any) -> Iterator[tuple[str, int]]:
-    """Each character and in how many pieces a word falls that has it in the middle: 1, 2 without it, 3 with it."""
+    """Each character at which words end, and in how many pieces a word falls around it: 2 without it, 3 with it."""
     for block in _blocks():
+        if len(splitter.pre_tokenize_str("".join(["x", *block, "x"]))) == 1:
+            continue
         pieces = splitter.pre_tokenize_str("".join(f"{_MARK}x{character}x" for character in block))
         counts: list[int] = []
         for piece, _ in pieces:
@@ -87,7 +90,7 @@ def _split(splitter: Any) -> Iterator[tuple[str, int]]:
                 counts.append(0)
             else:
                 counts[-1] += 1
-        yield from zip(block, counts, strict=True)
+        yield from ((character, count) for character, count in zip(block, counts, strict=True) if count != 1)
     yield _MARK, 3
 
 
