@@ -91,7 +91,7 @@ def make_site(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def visit(chromium: Any, make_site: Any) -> Iterator[Any]:
-    """A function that opens the page of an exported folder as a new visitor; gives page, server and what went wrong."""
+    """A function that opens the page of an exported folder to a new visitor; gives page, server, what went wrong."""
     opened: list[Any] = []
 
     def open_page(folder: Path, query: str = "", headers: Any = None, options: Any = None, **context: Any) -> Any:

@@ -165,7 +165,13 @@ def test_token_ids_are_those_of_the_runtime(path, table, max_length, types):
     (library,) = (file for file in CPU_FILES if "tokenizers" in file)
     tokenizer = Tokenizer(path, max_length, types)
     items = [*ODD, *texts(20, seed=9), *random_texts(1500)]
-    items += ["a " * 5000, "a" * 200_000, "漢" * 3000 + " " + "b " * 3000, "é" * 2000 + " x", "🙂" * 700 + " the train"]
+    items += [
+        "a " * 5000,
+        "a" * 200_000,
+        "漢" * 3000 + " " + "b " * 3000,
+        "é" * 2000 + " x",
+        "🙂" * 700 + " the train",
+    ]
     pairs = [(text, None) for text in items]
     pairs += [(first, second) for first in items[:40] for second in items[1:40:3]]
     pairs += [(items[2], second) for second in items[-5:]]

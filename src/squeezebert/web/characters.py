@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from squeezebert.files.errors import FolderError
 
 _SURROGATES = range(0xD800, 0xE000)
+# Planes 4 to 13, in which Unicode has nothing: every tokenizer leaves them as they are
+_EMPTY = range(0x40000, 0xE0000)
 # Hangul syllables come apart by a formula that every browser has: the table need not list them
 _HANGUL = range(0xAC00, 0xD7A4)
 # Characters that are asked about at a time: most blocks of so many hold nothing that changes
@@ -60,7 +63,10 @@ def character_table(path: Path) -> dict[str, Any] | None:
 
 def _blocks() -> Iterator[list[str]]:
     """Every character but the mark, many at a time."""
-    everything = [chr(i) for i in range(sys.maxunicode + 1) if i not in _SURROGATES and i != ord(_MARK)]
+    places = chain(
+        range(_SURROGATES.start), range(_SURROGATES.stop, _EMPTY.start), range(_EMPTY.stop, sys.maxunicode + 1)
+    )
+    everything = [character for character in map(chr, places) if character != _MARK]
     for start in range(0, len(everything), _MANY):
         yield everything[start : start + _MANY]
 

@@ -46,7 +46,7 @@ def engine_versions() -> dict[str, str]:
 
 
 def find_engine(folder: Path | None, report: Callable[[str], None]) -> Path:
-    """Return a folder of the packages: `folder` (a node_modules folder, or where one lies), else npm's, kept for later.
+    """Return a folder of the packages: `folder` (a node_modules folder, or where one lies), else npm's, kept.
 
     Raises `FolderError` where `folder` has not the files or other versions, and `DependencyError` where npm is needed
     and is missing or fails.
@@ -130,7 +130,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if done.returncode:
         told = [line for line in done.stderr.splitlines() if line.strip() and "complete log" not in line][:4]
         raise DependencyError(
-            f"npm could not fetch the page's engine ({' / '.join(told) or f'status {done.returncode}'}): mend that and "
+            f"npm could not fetch the page's engine ({' / '.join(told) or f'status {done.returncode}'}): mend that, "
             f"run this again, or on another machine run `{_install_command()}` and name the folder: --engine-dir"
         )
 

@@ -57,7 +57,7 @@ class Site:
     folder: Path
     """the page"""
     bytes: Mapping[str, int]
-    """what a visitor loads: the page with its engine, each model file, and the engine for WebGPU, if it is asked for"""
+    """what a visitor loads: the page with its engine, each model file, and the engine for WebGPU where asked for"""
     version: str
     """a hash of everything in it: equal versions, equal pages"""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-from squeezebert.files.manifest import Precision
 from squeezebert.web.engine import find_engine
 from squeezebert.web.site import check_output, write_site
 from squeezebert.workflows.options import WebOptions
@@ -27,7 +25,7 @@ def make_page(options: WebOptions, report: Callable[[str], None]) -> str:
         output,
         engine,
         title=options.title,
-        precisions=None if options.precision == "both" else (cast(Precision, options.precision),),
+        precisions=None if options.precision == "both" else (options.precision,),
         webgpu=options.webgpu,
         overwrite=options.overwrite,
         report=report,
