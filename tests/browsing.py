@@ -62,18 +62,24 @@ def engine() -> Path:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """Chromium, headless; the system's, or the one that CHROMIUM names."""
+def launch() -> Iterator[Any]:
+    """A function that starts a headless Chromium, the system's or the one that CHROMIUM names."""
     from playwright.sync_api import sync_playwright
 
     program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "no Chromium: install Debian's package chromium, or set CHROMIUM to the program"
+    # No sandbox: root, as in a container, has none; nothing but this machine is reached
+    always = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
-        # No sandbox: root, as in a container, has none; nothing but this machine is reached
-        arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
+        yield lambda *more: playwright.chromium.launch(executable_path=program, args=[*always, *more])
+
+
+@pytest.fixture(scope="session")
+def chromium(launch: Any) -> Iterator[Any]:
+    """Chromium as it comes."""
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +120,9 @@ def visit(chromium: Any, make_site: Any) -> Iterator[Any]:
         server.close()
 
 
-def until(page: Any, condition: str) -> None:
+def until(page: Any, condition: str, patience_ms: float = PATIENCE_MS) -> None:
     """Wait for a JavaScript condition. Playwright's own way evaluates strings, which the page's policy forbids."""
-    ends = time.monotonic() + PATIENCE_MS / 1000
+    ends = time.monotonic() + patience_ms / 1000
     while not page.evaluate(condition):
         problem = page.inner_text("#problem") if page.is_visible("#problem") else ""
         assert time.monotonic() < ends and not problem, f"{condition}: {problem or page.inner_text('main')}"

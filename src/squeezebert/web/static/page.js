@@ -117,8 +117,16 @@ const HANDLERS = {
   },
   failed({ message }) {
     $("progress").hidden = true;
-    say("The model is not running.");
     problem(message);
+    if (facts) {
+      say("Ready.");
+      return;
+    }
+    // What is still on its way is of no use
+    worker.onmessage = null;
+    worker.terminate();
+    say("The model is not running.");
+    if (waiting) $("summary").textContent = "No answer.";
   },
 };
 

@@ -103,6 +103,7 @@ async function create(form, bytes) {
   if (form === GPU) {
     const engine = facts.engine.gpu;
     const [wasm] = await together([engine.wasm], engine.wasm.bytes, "gpu");
+    tell("starting");
     gpu = await import(new URL(engine.main, SCOPE).href);
     setUp(gpu, engine, wasm);
   }
