@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 DEMO_OUTPUT ?= build/demo
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: demo test test-slow test-upstream check format clean
+.PHONY: demo test test-slow test-upstream test-web check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/squeezebert demo --output $(DEMO_OUTPUT)
@@ -17,6 +17,11 @@ test: $(INSTALLED)
 # Minutes, not seconds: the demo's own pieces on real weights, kill and resume, two processes
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
+
+# The page of `squeezebert web` in a real browser: needs Node.js with npm, and Chromium (CHROMIUM names another one)
+test-web: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m web
 
 # transformers' shared model tests come with its source distribution only
 test-upstream: $(INSTALLED)

@@ -385,12 +385,35 @@ def sizes_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{record['command']}`. {made_on(record)}"])
 
 
+def browser_table(record: dict[str, Any]) -> str:
+    """Each form's latency in the browser's engine, next to fp32 of the same model and threads."""
+    lengths = list(record["rows"][0]["latency"])
+    heads = [
+        "model",
+        "threads",
+        "form",
+        "MB",
+        *(f"ms, {n} tokens" for n in lengths),
+        *(f"fp32 / this, {n}" for n in lengths),
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---:|---|---:|" + "---:|" * (2 * len(lengths))]
+    for row in record["rows"]:
+        cells = [row["model"], str(row["threads"]), row["form"], f"{row['megabytes']:.1f}"]
+        cells += [f"{row['latency'][n]['median_ms']:.1f}" for n in lengths]
+        cells += [f"{row['latency'][n]['ratio']:.2f}x" for n in lengths]
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = record["versions"]
+    told = f"`{record['command']}`. Chromium {versions['chromium']}, onnxruntime-web {versions['onnxruntime-web']}."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
 TABLES = {
     "sizes": sizes_table,
     "glue": glue_table,
     "glue_grid": glue_grid_table,
     "forms": forms_table,
     "forms_threads": forms_table,
+    "browser": browser_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,

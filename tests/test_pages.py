@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import yaml
 
+import squeezebert.workflows.web
 from pages import blocks, run_commands, run_python
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
 from squeezebert.runtime.predictor import load
+from squeezebert.web.site import HEADERS
+from stand_ins import stand_in_engine
 from tiny_checkpoints import save_checkpoint, texts, tiny_model
+
+pytest_plugins = ["exported_folders"]
+
+
+def test_browser(tmp_path, monkeypatch, single):
+    shutil.copytree(single.output, tmp_path / "exported")
+    # What npm would have brought: no browser runs here
+    monkeypatch.setattr(squeezebert.workflows.web, "find_engine", lambda *_: stand_in_engine(tmp_path / "engine"))
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("browser.md", "sh"))) == 1
+    assert "<title>Which folder?</title>" in (tmp_path / "site" / "index.html").read_text()
+    (headers,) = blocks("browser.md", "nginx")
+    told = dict(re.fullmatch(r'add_header (\S+) "?(.*?)"? always;', line).groups() for line in headers.splitlines())
+    assert told == HEADERS
 
 
 def test_moderation(tmp_path, monkeypatch, capsys):

@@ -47,6 +47,7 @@ from squeezebert.workflows.options import (
     ServeOptions,
     SqueezePlaces,
     TrainPlaces,
+    WebOptions,
 )
 
 
@@ -117,6 +118,13 @@ def serve(options: ServeOptions, command: str) -> None:
     from squeezebert.workflows.serve import serve_folder
 
     serve_folder(options, say)
+
+
+def web(options: WebOptions, command: str) -> None:
+    """An exported model in, a static page that runs it on the visitor's device out; needs npm once, no torch."""
+    from squeezebert.workflows.web import make_page
+
+    say(make_page(options, say))
 
 
 def corpus(places: CorpusPlaces, options: CorpusOptions, command: str) -> None:
@@ -197,6 +205,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
     "serve": (serve, (ServeOptions,)),
+    "web": (web, (WebOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
     "pretrain": (pretrain, (PretrainPlaces, PretrainOptions)),

@@ -85,10 +85,10 @@ def test_a_text_that_fits_is_one_window_and_answered_as_ever(model):
 def test_windows_lose_no_token(model):
     text = " ".join(texts(20, seed=2))
     windows = model.tokenizer.windows(text, 7)
-    specials = model.tokenizer._single.specials
+    specials = model.tokenizer.single.specials
     pieces = [tokens.ids[1 : len(tokens.ids) - specials + 1] for tokens, _, _ in windows]
     joined = pieces[0] + [token for piece in pieces[1:] for token in piece[7:]]
-    assert joined == model.tokenizer._plain_ids(text)
+    assert joined == model.tokenizer.plain_ids(text)
     assert max(len(tokens.ids) for tokens, _, _ in windows) == model.tokenizer.max_length
     with pytest.raises(OptionError, match="overlap = 99"):
         model.predict_windows(text, 99)

@@ -24,7 +24,7 @@ _WINDOW = 1024
 _BATCH_TOKENS = 512
 _BATCH_ROWS = 16
 # How far an answer may be from the export's on another device: integer rounding can tip over on another CPU
-_TOLERANCE = {"fp32": 1e-3, "int8": 5e-2}
+TOLERANCE = {"fp32": 1e-3, "int8": 5e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class Predictor:
             gap = float(np.max(np.abs(got - expected) / scale))
             difference = max(difference, gap if np.isfinite(gap) else np.inf)
             compared += 1
-        return SelfCheck(self.precision, compared, difference, _TOLERANCE[self.precision])
+        return SelfCheck(self.precision, compared, difference, TOLERANCE[self.precision])
 
     def _check_answers(self) -> None:
         if self.task == "embedding":

@@ -35,16 +35,21 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """The special tokens around one or two texts, as (ids, types), and the types of the texts themselves."""
 
     before: tuple[list[int], list[int]]
+    """what stands before the first text"""
     between: tuple[list[int], list[int]]
+    """what stands between two texts; empty for one"""
     after: tuple[list[int], list[int]]
+    """what stands after the last text"""
     types: tuple[int, int]
+    """token types of the first and of the second text"""
 
     @property
     def specials(self) -> int:
+        """How many special tokens there are."""
         return len(self.before[0]) + len(self.between[0]) + len(self.after[0])
 
 
@@ -70,14 +75,14 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._token_types = token_types
-        self._single, self._pair = self._learn_layout(None), self._learn_layout("a")
+        self.single, self.pair = self._learn_layout(None), self._learn_layout("a")
         self.max_length = max_length
-        if max_length <= self._pair.specials:
-            raise OptionError(f"max_length = {max_length} leaves no room beside {self._pair.specials} special tokens")
+        if max_length <= self.pair.specials:
+            raise OptionError(f"max_length = {max_length} leaves no room beside {self.pair.specials} special tokens")
 
     def encode(self, text: str, text_pair: str | None = None) -> Tokens:
         """Tokenise one text or pair, cut to `max_length`: of a pair the longer text is cut first."""
-        layout = self._single if text_pair is None else self._pair
+        layout = self.single if text_pair is None else self.pair
         room = self.max_length - layout.specials
         first = self._ids(text, room)
         second = [] if text_pair is None else self._ids(text_pair, room)
@@ -96,7 +101,7 @@ class Tokenizer:
         Returns each window with where it starts and ends in the text, in characters. Raises `OptionError` when the
         overlap leaves nothing new for a window.
         """
-        layout = self._single
+        layout = self.single
         room = self.max_length - layout.specials
         if not 0 <= overlap < room:
             raise OptionError(
@@ -121,13 +126,14 @@ class Tokenizer:
             space = _SPACE.search(text, limit)
             if space is None:
                 break
-            ids = self._plain_ids(text[: space.start()])
+            ids = self.plain_ids(text[: space.start()])
             if len(ids) > room + _MARGIN:
                 return ids
             limit = 4 * space.end()
-        return self._plain_ids(text)
+        return self.plain_ids(text)
 
-    def _plain_ids(self, text: str) -> list[int]:
+    def plain_ids(self, text: str) -> list[int]:
+        """Return the ids of a whole text, without special tokens around it."""
         return list(self._encoding(text).ids)
 
     def _encoding(self, text: str) -> Any:
@@ -139,7 +145,7 @@ class Tokenizer:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             return self._backend.encode(text, add_special_tokens=False)
 
-    def _learn_layout(self, second: str | None) -> _Layout:
+    def _learn_layout(self, second: str | None) -> Layout:
         """Read the special tokens and types off an encoded example."""
         example = self._backend.encode("a", second)
         sides = example.sequence_ids
@@ -152,7 +158,7 @@ class Tokenizer:
                 place[1].append(kind)
             else:
                 seen, types[side] = side + 1, kind
-        return _Layout(parts[0], parts[1], parts[2], (types[0], types[1]))
+        return Layout(parts[0], parts[1], parts[2], (types[0], types[1]))
 
 
 def split_pair(item: object, index: int) -> tuple[str, str | None]:

@@ -254,6 +254,27 @@ class ServeOptions:
 
 
 @dataclass(frozen=True)
+class WebOptions:
+    """What page to make, of which model."""
+
+    folder: str
+    """Exported model that gives labels or a number."""
+    output: str
+    """Folder for the page; any web server hands it out as it is."""
+    title: str | None = None
+    """Heading of the page; by default the name of the checkpoint."""
+    precision: Literal["both", "fp32", "int8"] = "both"
+    """Which of the exported files visitors get. With both, the page loads both and takes the one that is faster on the
+    visitor's device; int8 alone is the smallest to load."""
+    webgpu: bool = True
+    """Offer WebGPU to browsers that have it. Visitors load its engine only when they choose it."""
+    engine_dir: str | None = None
+    """The node_modules folder with the page's engine; by default npm fetches it, once."""
+    overwrite: bool = False
+    """Replace a page that the output folder holds already."""
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """What to measure, and how."""
 

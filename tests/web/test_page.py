@@ -1,0 +1,368 @@
+"""The page in a real browser: the runtime's answers, nothing sent, offline, keyboard, narrow screens, odd text."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from browsing import PATIENCE_MS, Server, ask, choose, loaded, shown, until
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.manifest import read_manifest
+from squeezebert.runtime.predictor import load
+from squeezebert.web.site import HEADERS, write_site
+from tiny_checkpoints import save_checkpoint, texts, tiny_model
+
+pytest_plugins = ["exported_folders", "browsing"]
+pytestmark = pytest.mark.web
+
+# Pictures for whoever wants to look
+PICTURES = Path(os.environ.get("PICTURES", "build/web"))
+ITEMS = [
+    "the train was late, and it was quiet in the garden",
+    "",
+    "The TRÁIN 🙂👍🏽 漢字の天気 شُكْرًا שלום, straße\u200d\u00ad",
+    "null\0inside \x07 and [SEP] written out",
+    "half a pair \ud83d here",
+    "the river and the boat " * 60,
+    *texts(6, seed=5),
+]
+# The engines differ in the last bits; of int8 a value next to a half may be rounded to the other side
+NEAR = {"fp32": 2e-5, "int8": 2e-2}
+
+
+def near(precision):
+    return lambda value: pytest.approx(value, abs=NEAR[precision])
+
+
+def own_requests(visited, start):
+    """What the page asked for since; the browser looks by itself whether there is a newer service worker."""
+    return [path for path in visited.server.asked[start:] if path != "/sw.js"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """An exported classifier of 40 labels with long, odd names."""
+    folder = tmp_path_factory.mktemp("many")
+    labels = ["Donaudampfschifffahrtsgesellschaftskapitän" * 2, "<b>bold</b> & 'quoted'", "שלום עולם"]
+    labels += [f"label {i}" for i in range(37)]
+    about = {"task": "single_label", "labels": labels, "max_length": 40}
+    about["text_columns"] = {"text": "text", "text_pair": None}
+    checkpoint = save_checkpoint(folder / "checkpoint", tiny_model(num_labels=len(labels)), about)
+    export_checkpoint(checkpoint, folder / "exported", ExportOptions(threads=1, force=True))
+    return folder / "exported"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_one_label_as_the_runtime_gives_it(single, visit, precision):
+    visited = visit(single.output)
+    loaded(visited.page)
+    choose(visited.page, precision)
+    model = load(single.output, 1, precision)
+    for text in ITEMS:
+        got, wanted = ask(visited.page, text), model.predict(text)
+        assert got["probabilities"] == {k: near(precision)(v) for k, v in wanted.probabilities.items()}, text
+        assert f"{precision}, {wanted.tokens} tokens" in got["notes"]
+        assert ("its end did not count" in got["notes"]) == wanted.truncated
+        ordered = sorted(wanted.probabilities.values())
+        if ordered[-1] - ordered[-2] > 2 * NEAR[precision]:
+            assert got["given"] == [wanted.label]
+            assert got["summary"].startswith(f"{wanted.label}, ")
+    assert visited.problems == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_several_labels_of_pairs_as_the_runtime_gives_them(multi, visit, precision):
+    visited = visit(multi.output)
+    loaded(visited.page)
+    choose(visited.page, precision)
+    model = load(multi.output, 1, precision)
+    thresholds = dict(zip(model.labels, model.manifest.thresholds, strict=True))
+    for pair in zip(ITEMS, reversed(ITEMS), strict=True):
+        got = ask(visited.page, *pair)
+        (wanted,) = model.predict([pair])
+        assert got["probabilities"] == {k: near(precision)(v) for k, v in wanted.probabilities.items()}
+        clear = {k for k, v in wanted.probabilities.items() if abs(v - thresholds[k]) > NEAR[precision]}
+        assert set(got["given"]) & clear == set(wanted.labels) & clear
+        assert ("its end did not count" in got["notes"]) == wanted.truncated
+    assert visited.problems == []
+
+
+def test_a_number_as_the_runtime_gives_it(regression, visit):
+    visited = visit(regression.output)
+    loaded(visited.page)
+    for precision in ("fp32", "int8"):
+        choose(visited.page, precision)
+        model = load(regression.output, 1, precision)
+        for text in ITEMS:
+            got = ask(visited.page, text)
+            assert got["value"] == pytest.approx(model.predict(text).value, abs=20 * NEAR[precision])
+            assert float(got["summary"]) == pytest.approx(got["value"], rel=1e-4)
+    # The checkpoint does not say whether it reads pairs: a second text may be given
+    pair = ("the train", "was late")
+    got = ask(visited.page, *pair)
+    assert got["value"] == pytest.approx(model.predict([pair])[0].value, abs=20 * NEAR["int8"])
+
+
+def test_nothing_is_asked_of_any_server_after_loading(single, visit):
+    visited = visit(single.output)
+    page = visited.page
+    loaded(page)
+    assert {url.partition("/")[2].partition("/")[2].partition("/")[0] for url in visited.requests} == {
+        f"127.0.0.1:{visited.server.port}"
+    }
+    start = len(visited.server.asked)
+    for text in ITEMS:
+        ask(page, text)
+    for form in ("int8", "fp32", "auto"):
+        page.check(f"#choice-{form}")
+        ask(page, "the train")
+    page.wait_for_timeout(500)
+    assert own_requests(visited, start) == []
+    # And it could not: the policy that the browser enforces names no other server
+    other = Server(single.output)
+    try:
+        refused = "fetch('%s').then(() => 'sent', (error) => error.name)"
+        assert page.evaluate(refused % f"{other.address}manifest.json?stolen=text") == "TypeError"
+        assert other.asked == []
+    finally:
+        other.close()
+    # The worker has the policy too: its script comes with it, whatever the server sends
+    policy = page.evaluate("fetch('worker.js').then((answer) => answer.headers.get('Content-Security-Policy'))")
+    assert policy == HEADERS["Content-Security-Policy"]
+    assert visited.page.url.startswith("http://127.0.0.1") and [p for p in visited.problems if "Policy" not in p] == []
+
+
+def test_the_page_works_offline_after_the_first_visit(single, visit):
+    visited = visit(single.output)
+    loaded(visited.page)
+    before = ask(visited.page, "the train was late")
+    assert visited.page.inner_text("#offline") == "Everything is on this device: the page works offline."
+    visited.server.close()
+    visited.page.reload()
+    loaded(visited.page)
+    assert ask(visited.page, "the train was late")["probabilities"] == before["probabilities"]
+    visited.server.__init__(single.output)  # the fixture closes it once more
+
+
+def test_threads_come_with_the_second_visit_or_the_servers_headers(single, visit):
+    visited = visit(single.output, "?threads=2")
+    loaded(visited.page)
+    assert not visited.page.evaluate("crossOriginIsolated")
+    assert "one thread" in visited.page.inner_text("#about")
+    visited.page.reload()
+    loaded(visited.page)
+    assert visited.page.evaluate("crossOriginIsolated")
+    assert "2 threads" in visited.page.inner_text("#about")
+    second = ask(visited.page, "the train was late")
+    with_headers = visit(single.output, "?threads=2", headers=HEADERS)
+    loaded(with_headers.page)
+    assert "2 threads" in with_headers.page.inner_text("#about")
+    first = ask(with_headers.page, "the train was late")
+    assert first["probabilities"] == {k: near("int8")(v) for k, v in second["probabilities"].items()}
+    assert visited.problems == with_headers.problems == []
+
+
+def test_the_faster_file_answers_by_default(single, visit):
+    page = visit(single.output).page
+    loaded(page)
+    medians = {
+        form: float(page.inner_text(f"label[for=choice-{form}]").split("median ")[1].split(" ms")[0])
+        for form in ("fp32", "int8")
+    }
+    named = page.inner_text("label[for=choice-auto]")
+    answering = ask(page, "the train")["notes"].split(",")[0]
+    assert f"({answering})" in named
+    assert medians[answering] <= medians["fp32"]
+    sizes = {p: file.bytes for p, file in read_manifest(single.output).files.items()}
+    assert f"{sizes['fp32'] / 1e6:.1f} MB" in page.inner_text("label[for=choice-fp32]")
+
+
+def test_a_page_of_one_file_loads_that_file_alone(single, visit):
+    visited = visit(single.output, options={"precisions": ("int8",), "webgpu": False})
+    loaded(visited.page)
+    assert not [path for path in visited.server.asked if "model.onnx" in path or "webgpu" in path]
+    assert visited.page.locator("#choices input").count() == 2
+    assert ask(visited.page, "the train")["notes"].startswith("int8, ")
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(single, visit):
+    page = visit(single.output).page
+    loaded(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "text"
+    page.keyboard.type("the train was late")
+    page.keyboard.press("Control+Enter")
+    first = shown(page)
+    assert first["summary"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "ask"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert float(outline.removesuffix("px")) >= 2
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "choice-auto"
+    page.keyboard.press("ArrowDown")
+    until(page, "document.getElementById('status').textContent === 'Ready. fp32 answers.'")
+    page.keyboard.press("Shift+Tab")
+    page.evaluate("document.getElementById('summary').textContent = ''")
+    page.keyboard.press("Enter")
+    assert shown(page)["notes"].startswith("fp32, ")
+    # Names as a screen reader has them, and the answer in a region that is read out
+    tree = page.locator("main").aria_snapshot()
+    for part in ('textbox "Text"', 'button "Answer"', 'group "Model file"', 'region "Answer"', 'columnheader "Label"'):
+        assert part in tree, tree
+    assert page.locator("[role=status] #summary").count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1000])
+def test_accessible_and_within_the_screen(many, multi, regression, visit, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    grounds = set()
+    for name, folder in (("labels", many), ("pairs", multi.output), ("number", regression.output)):
+        view = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+        page = visit(folder, options={"title": f"A page of {name}"}, **view).page
+        loaded(page)
+        ask(page, "Donaudampfschifffahrtsgesellschaftskapitän" * 9 + " the train was late", "the quiet river")
+        if folder == many:
+            page.click("#more")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"{name}-{width}-{scheme}.png", full_page=True)
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == {"rgb(244, 245, 247)" if scheme == "light" else "rgb(20, 23, 27)"}
+
+
+def test_webgpu_is_offered_where_the_browser_has_it(single, make_site, launch, visit):
+    # A machine without a graphics processor, as this may be, computes in software: slow, and the same
+    browser = launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader")
+    server = Server(make_site(single.output))
+    try:
+        page = browser.new_page()
+        page.goto(server.address)
+        loaded(page)
+        if not page.evaluate("navigator.gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false"):
+            pytest.skip("this Chromium has no WebGPU, not even in software")
+        assert "webgpu" not in page.inner_text("#measured")
+        page.check("#choice-webgpu")
+        until(page, "document.getElementById('status').textContent === 'Ready. webgpu answers.'", 5 * PATIENCE_MS)
+        got, wanted = ask(page, "the train was late"), load(single.output, 1, "fp32").predict("the train was late")
+        assert got["notes"].startswith("webgpu, ")
+        assert got["probabilities"] == {k: pytest.approx(v, abs=1e-3) for k, v in wanted.probabilities.items()}
+    finally:
+        browser.close()
+        server.close()
+    plain = visit(single.output).page
+    loaded(plain)
+    has = plain.evaluate("navigator.gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false")
+    assert (plain.locator("#choice-webgpu").count() == 1) == has
+
+
+def test_many_labels_are_shown_on_request_and_names_are_text(many, visit):
+    page = visit(many).page
+    loaded(page)
+    assert len(ask(page, "the train")["probabilities"]) == 40
+    assert page.locator("#rows tr:visible").count() == 10
+    assert page.locator("#rows b").count() == 0
+    page.click("#more")
+    assert page.locator("#rows tr:visible").count() == 40
+    assert page.get_attribute("#more", "aria-expanded") == "true"
+    assert "<b>bold</b> & 'quoted'" in page.inner_text("#rows")
+
+
+@pytest.mark.parametrize(
+    "text", ["the train " * 100_000, "a" * 1_000_000, "漢" * 333_000, "\0" * 1_000_000, "🙂" * 250_000]
+)
+def test_a_megabyte_is_answered(single, visit, text):
+    page = visit(single.output).page
+    loaded(page)
+    choose(page, "fp32")
+    got = ask(page, text)
+    wanted = load(single.output, 1, "fp32").predict(text)
+    assert got["probabilities"] == {k: near("fp32")(v) for k, v in wanted.probabilities.items()}
+    assert (
+        f", {wanted.tokens} tokens" in got["notes"] and ("its end did not count" in got["notes"]) == wanted.truncated
+    )
+    # And the page still answers
+    assert ask(page, "the train")["summary"]
+
+
+def test_a_question_before_the_model_is_there_is_answered_then(single, visit):
+    page = visit(single.output).page
+    page.fill("#text", "the train was late")
+    page.keyboard.press("Control+Enter")
+    until(page, "document.querySelectorAll('#rows tr').length === 3")
+    assert shown(page)["given"]
+
+
+def damaged(site: Path, folder: Path, name: str, content: bytes | None) -> Path:
+    """A copy of a page in which a file has other content, or is missing."""
+    shutil.copytree(site, folder)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("model/model_quantized.onnx", b"x" * 100, "is not the file that this page was made with"),
+        ("model/tokenizer.json", None, "model/tokenizer.json: the server answered 404"),
+        ("engine/ort-wasm-simd-threaded.wasm", b"", "is not the file that this page was made with"),
+    ],
+)
+def test_a_damaged_page_says_what_is_wrong(single, make_site, chromium, tmp_path, name, content, told):
+    server = Server(damaged(make_site(single.output), tmp_path / "site", name, content))
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#problem:visible", timeout=60_000)
+    assert told in page.inner_text("#problem")
+    assert page.inner_text("#status") == "The model is not running."
+    visitor.close()
+    server.close()
+
+
+def test_a_device_that_answers_otherwise_is_told_so(single, make_site, chromium, tmp_path):
+    facts = json.loads((make_site(single.output) / "site.json").read_text())
+    facts["samples"][0]["expected"]["fp32"][0] += 0.5
+    server = Server(damaged(make_site(single.output), tmp_path / "site", "site.json", json.dumps(facts).encode()))
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#problem:visible", timeout=60_000)
+    assert "fp32 answers otherwise on this device" in page.inner_text("#problem")
+    visitor.close()
+    server.close()
+
+
+def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, chromium, tmp_path):
+    site = tmp_path / "site"
+    write_site(single.output, site, engine, title="Old")
+    server = Server(site)
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    write_site(single.output, site, engine, title="New", overwrite=True)
+    page.reload()
+    page.wait_for_selector("#update:visible", timeout=60_000)
+    assert page.inner_text("h1") == "Old"
+    loaded(page)
+    start = len(server.asked)
+    page.click("#reload")
+    page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
+    loaded(page)
+    assert not [path for path in server.asked[start:] if "sha256" in path]
+    assert len(page.evaluate("caches.keys()")) == 2
+    visitor.close()
+    server.close()
