@@ -54,6 +54,8 @@ class Sorted:
     """whether the text is less like the examples than nearly all of them are like the others"""
     similarity: float
     """cosine with the nearest example"""
+    familiarity: float
+    """the same less what the doubt about the folder takes away; low values are out of scope"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +204,12 @@ class Folders:
         answers = []
         for row, similarity in zip(probabilities, self._nearest(vectors), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            outside = _familiar(similarity, row[best[0]]) < self.quality.least_familiar
+            familiarity = float(_familiar(similarity, row[best[0]]))
+            outside = familiarity < self.quality.least_familiar
             sure = row[best[0]] >= self.quality.threshold and not outside
             likely = tuple((self.folders[i], float(row[i])) for i in best)
-            answers.append(Sorted(self.folders[best[0]] if sure else None, likely, bool(outside), float(similarity)))
+            folder = self.folders[best[0]] if sure else None
+            answers.append(Sorted(folder, likely, outside, float(similarity), familiarity))
         return answers
 
     def save(self, output: Path, *, overwrite: bool = False) -> None:
