@@ -178,6 +178,7 @@ def test_it_is_kept_without_its_texts(sorter, encoder, tmp_path):
         sorter.save(tmp_path / "s")
     sorter.save(tmp_path / "s", overwrite=True)
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").touch()
     with pytest.raises(FolderError, match="is there already"):
         sorter.save(tmp_path / "other", overwrite=True)
 

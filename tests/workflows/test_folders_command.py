@@ -170,6 +170,10 @@ def test_what_cannot_be_learned_is_explained_and_nothing_is_lost(mail, encoder, 
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
     assert "no sorter there" in refused(capsys, "folders", "sort", tmp_path / "full", examples)
     assert "no sorter there" in refused(capsys, "folders", "show", examples)
+    (tmp_path / "empty").mkdir()
+    assert run("folders", "learn", tmp_path / "empty", examples, "--encoder", encoder.folder) == 0
+    told = ("folders", "sort", mail, examples, "--output", tmp_path / "none" / "out.jsonl")
+    assert "there is no folder" in refused(capsys, *told)
     (tmp_path / "out.jsonl").write_text("mine")
     told = ("folders", "sort", mail, examples, "--output", tmp_path / "out.jsonl")
     assert "is there already" in refused(capsys, *told)

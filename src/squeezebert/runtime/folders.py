@@ -214,7 +214,8 @@ class Folders:
 
     def save(self, output: Path, *, overwrite: bool = False) -> None:
         """Write the sorter: vectors, checksums and folders of its examples, no texts. Raises `FolderError`."""
-        if output.exists() and (not overwrite or not (output / RECORD).is_file()):
+        empty = output.is_dir() and not any(output.iterdir())
+        if output.exists() and not empty and (not overwrite or not (output / RECORD).is_file()):
             raise FolderError(f"{output} is there already: choose another name, or overwrite a sorter")
         told = {"format": FORMAT, "folders": self.folders, "precision": self.precision, "scope": self.scope}
         told |= {"model": self.encoder.digest, "model_file": self.encoder.precision, "examples": len(self)}

@@ -140,8 +140,10 @@ def refuse_same_file(read: str, written: str) -> None:
 
 
 def check_output(read: str, written: str, overwrite: bool) -> None:
-    """Raise `OptionError` where an output is the file that is read, or one that is there and is not to be replaced."""
+    """Raise `OptionError` where an output is the file that is read, or cannot be made, or is not to be replaced."""
     refuse_same_file(read, written)
+    if not Path(written).parent.is_dir():
+        raise OptionError(f"--output {written}: there is no folder {Path(written).parent}: make it, or name another")
     if written != "-" and not overwrite and Path(written).exists():
         raise OptionError(f"--output {written}: is there already: choose another name, or --overwrite it")
 
