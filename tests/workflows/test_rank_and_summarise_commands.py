@@ -118,19 +118,20 @@ def test_what_cannot_be_ranked_is_explained(encoder, single, feed, capsys, monke
     assert "0 items ranked" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("with_encoder", [True, False])
-def test_a_document_is_summarised(encoder, with_encoder, tmp_path, capsys):
+@pytest.mark.parametrize("way", ["encoder", "words", "first"])
+def test_a_document_is_summarised(encoder, way, tmp_path, capsys):
     path = tmp_path / "document.txt"
+    ways = {"encoder": ("--encoder", encoder.folder), "words": (), "first": ("--first",)}
     path.write_bytes(b"\xef\xbb\xbf" + DOCUMENT.encode())
-    told = ("summarise", path, "--sentences", 2, *(("--encoder", encoder.folder) if with_encoder else ()))
+    told = ("summarise", path, "--sentences", 2, *ways[way])
     assert run(*told, "--format", "jsonl") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [DOCUMENT[row["start"] : row["end"]] for row in rows] == [row["text"] for row in rows]
-    assert all((row["score"] is not None) == with_encoder for row in rows)
+    assert all((row["score"] is None) == (way == "first") for row in rows)
     assert run(*told, "--output", tmp_path / "short.txt") == 0
     assert (tmp_path / "short.txt").read_text().splitlines() == [" ".join(row["text"].split()) for row in rows]
     assert "is there already" in refused(capsys, *told, "--output", tmp_path / "short.txt")
-    if not with_encoder:
+    if way == "first":
         assert rows[0]["text"] == "The train to the river was late."
 
 
@@ -149,9 +150,10 @@ def test_what_cannot_be_summarised_is_explained(encoder, single, tmp_path, capsy
     assert "a summary needs an encoder, and this is a model of single_label" in refused(
         capsys, "summarise", tmp_path / "d.txt", "--encoder", single.output
     )
+    assert "--first" in refused(capsys, "summarise", tmp_path / "d.txt", "--first", "--encoder", encoder.folder)
     assert "--sentences 0" in refused(capsys, "summarise", tmp_path / "d.txt", "--sentences", 0)
     assert run("summarise", tmp_path / "bad.txt", "--encoding", "latin-1") == 0
     assert capsys.readouterr().out == "café.\nYes.\n"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(DOCUMENT.encode())))
-    assert run("summarise", "-", "--sentences", 1) == 0
+    assert run("summarise", "-", "--sentences", 1, "--first") == 0
     assert capsys.readouterr().out == "The train to the river was late.\n"

@@ -1,12 +1,13 @@
 """The sentences of a document that say most of it, where they stand in it. It needs no torch.
 
-Legend: S sentences, C channels of a vector.
+Legend: S sentences, C channels of a vector (or words of the document).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,16 @@ _NO_END = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|cf|No|Fig|e\.g|
 _LONGEST_NO_END = 16
 # A sentence of fewer words says little by itself
 _FEWEST_WORDS = 4
+_WORD = re.compile(r"\w\w+")
 # How much a sentence that repeats what was chosen counts less
 _REPETITION = 0.25
 # The sentence of this place counts half as much for the subject of a document as its first
 _HALF = 5
 # From this cosine on two sentences are the same, and the second is taken when there is no other
 _THE_SAME = 0.999
+
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +77,37 @@ def first_sentences(document: str, sentences: int = 3) -> list[Sentence]:
 
 
 def summarise(
-    encoder: Predictor,
+    encoder: Predictor | None,
     document: str,
     sentences: int = 3,
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> list[Sentence]:
     """Return the most informative sentences of a document in the order in which they stand there.
 
-    One after the other, the sentence is taken that is most alike to the whole document (the mean of its sentences'
-    vectors, in which early sentences weigh more) and least to those taken already (maximal marginal relevance,
-    Carbonell and Goldstein 1998). A document of fewer sentences is returned whole. `watch` sees the sentences pass as
-    they are read. Raises `OptionError` for a model without vectors and fewer than one sentence, `TextError` for what
-    is no str.
+    A sentence's vector is what the encoder makes of it or, without one, its words by TF-IDF. One after the other, the
+    sentence is taken that is most alike to the whole document (the mean of its sentences' vectors, in which early
+    sentences weigh more) and least to those taken already (maximal marginal relevance, Carbonell and Goldstein 1998).
+    A document of fewer sentences is returned whole. `watch` sees the sentences pass as they are read. Raises
+    `OptionError` for a model without vectors and fewer than one sentence, `TextError` for what is no str.
     """
-    require_encoder(encoder, "a summary needs an encoder")
+    if encoder is not None:
+        require_encoder(encoder, "a summary needs an encoder")
     _check(document, sentences)
     spans = sentence_spans(document)
     if not spans:
         return []
-    vectors_SC = encoder.encode(watch([document[start:end] for start, end in spans])).astype(np.float64)
+    texts = [document[start:end] for start, end in spans]
+    vectors = _Words(texts) if encoder is None else _Dense(encoder.encode(watch(texts)))
     tells_S = _telling(document, spans, sentences)
-    whole_C = (tells_S * _HALF / (_HALF + np.arange(len(spans)))) @ vectors_SC
-    scores_S = vectors_SC @ whole_C / max(float(np.linalg.norm(whole_C)), 1e-12)
+    whole_C = vectors.total(tells_S * _HALF / (_HALF + np.arange(len(spans))))
+    scores_S = vectors.products(whole_C / max(float(np.linalg.norm(whole_C)), 1e-12))
     chosen: list[int] = []
     repeated_S = np.zeros(len(spans))
     for _ in range(min(sentences, int(tells_S.sum()))):
         gain_S = np.where(tells_S, scores_S - _REPETITION * repeated_S - (repeated_S > _THE_SAME), -np.inf)
         gain_S[chosen] = -np.inf
         chosen.append(int(gain_S.argmax()))
-        repeated_S = np.maximum(repeated_S, vectors_SC @ vectors_SC[chosen[-1]])
+        repeated_S = np.maximum(repeated_S, vectors.products(vectors.row(chosen[-1])))
     return [
         Sentence(document[start:end], start, end, float(scores_S[i]))
         for i, (start, end) in sorted((i, spans[i]) for i in chosen)
@@ -118,3 +125,51 @@ def _telling(document: str, spans: list[tuple[int, int]], sentences: int) -> NDA
     """Which sentences have words enough to stand alone; all, where those would be too few."""
     tells = np.array([len(document[start:end].split()) >= _FEWEST_WORDS for start, end in spans], dtype=bool)
     return tells if tells.sum() >= sentences else np.ones(len(spans), bool)
+
+
+class _Dense:
+    """The vectors of an encoder."""
+
+    def __init__(self, vectors_SC: NDArray[np.float32]) -> None:
+        self._vectors_SC: Array = vectors_SC.astype(np.float64)
+
+    def total(self, weights_S: Array) -> Array:
+        return np.asarray(weights_S @ self._vectors_SC)
+
+    def products(self, vector_C: Array) -> Array:
+        return np.asarray(self._vectors_SC @ vector_C)
+
+    def row(self, place: int) -> Array:
+        return self._vectors_SC[place]
+
+
+class _Words:
+    """The words of each sentence by TF-IDF, length 1; only what is not zero is held, for a book has many words.
+
+    A word counts 1 + ln of how often it is in the sentence, times 1 + ln((1 + S) / (1 + sentences that have it)).
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        counted = [Counter(_WORD.findall(text.lower())) for text in texts]
+        place_of: dict[str, int] = {}
+        for words in counted:
+            for word in words:
+                place_of.setdefault(word, len(place_of))
+        self._sentences, self._channels = len(texts), len(place_of)
+        self._rows = np.array([row for row, words in enumerate(counted) for _ in words], np.int64)
+        self._columns = np.array([place_of[word] for words in counted for word in words], np.int64)
+        often = np.array([count for words in counted for count in words.values()], np.float64)
+        rarity_C = 1 + np.log((1 + len(texts)) / (1 + np.bincount(self._columns, minlength=self._channels)))
+        values = (1 + np.log(often)) * rarity_C[self._columns]
+        lengths_S = np.sqrt(np.bincount(self._rows, values**2, self._sentences))
+        self._values: Array = values / lengths_S[self._rows]
+
+    def total(self, weights_S: Array) -> Array:
+        return np.bincount(self._columns, self._values * weights_S[self._rows], self._channels)
+
+    def products(self, vector_C: Array) -> Array:
+        return np.bincount(self._rows, self._values * vector_C[self._columns], self._sentences)
+
+    def row(self, place: int) -> Array:
+        mine = self._rows == place
+        return np.bincount(self._columns[mine], self._values[mine], self._channels)

@@ -500,8 +500,9 @@ class SummariseOptions:
     file: str
     """Text file of one document; - for standard input."""
     encoder: str | None = None
-    """Exported encoder that finds the sentences nearest to what the document is about; without one, its first
-    sentences are taken."""
+    """Exported encoder that says how alike sentences are; without one, the words they share do."""
+    first: bool = False
+    """Take the first sentences, headings left out, whatever they say."""
     sentences: int = 3
     """Sentences to choose."""
     format: Literal["text", "jsonl"] = "text"
@@ -521,6 +522,8 @@ class SummariseOptions:
         check_threads(self.threads)
         if self.sentences < 1:
             raise OptionError(f"--sentences {self.sentences}: expected 1 or more")
+        if self.first and self.encoder is not None:
+            raise OptionError("--first: takes the first sentences without looking at them: leave --encoder out")
 
 
 def check_threads(threads: int | None) -> None:

@@ -24,7 +24,7 @@ def summarise_file(options: SummariseOptions) -> str:
     check_output(options.file, options.output, options.overwrite)
     model = None if options.encoder is None else load(options.encoder, options.threads, options.precision)
     document = read_document(options.file, options.encoding)
-    if model is None:
+    if options.first:
         chosen = first_sentences(document, options.sentences)
     else:
         chosen = summarise(model, document, options.sentences, partial(tqdm, unit=" sentences", disable=None))
