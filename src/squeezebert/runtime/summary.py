@@ -140,7 +140,7 @@ class _Dense:
         return np.asarray(self._vectors_SC @ vector_C)
 
     def row(self, place: int) -> Array:
-        return self._vectors_SC[place]
+        return np.asarray(self._vectors_SC[place])
 
 
 class _Words:
@@ -161,15 +161,20 @@ class _Words:
         often = np.array([count for words in counted for count in words.values()], np.float64)
         rarity_C = 1 + np.log((1 + len(texts)) / (1 + np.bincount(self._columns, minlength=self._channels)))
         values = (1 + np.log(often)) * rarity_C[self._columns]
-        lengths_S = np.sqrt(np.bincount(self._rows, values**2, self._sentences))
+        lengths_S = np.sqrt(_sums(self._rows, values**2, self._sentences))
         self._values: Array = values / lengths_S[self._rows]
 
     def total(self, weights_S: Array) -> Array:
-        return np.bincount(self._columns, self._values * weights_S[self._rows], self._channels)
+        return _sums(self._columns, self._values * weights_S[self._rows], self._channels)
 
     def products(self, vector_C: Array) -> Array:
-        return np.bincount(self._rows, self._values * vector_C[self._columns], self._sentences)
+        return _sums(self._rows, self._values * vector_C[self._columns], self._sentences)
 
     def row(self, place: int) -> Array:
         mine = self._rows == place
-        return np.bincount(self._columns[mine], self._values[mine], self._channels)
+        return _sums(self._columns[mine], self._values[mine], self._channels)
+
+
+def _sums(places: NDArray[np.int64], values: Array, count: int) -> Array:
+    """The sum of the values of each place, (count,)."""
+    return np.asarray(np.bincount(places, values, count), np.float64)
