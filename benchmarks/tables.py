@@ -407,6 +407,122 @@ def browser_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+def difference(found: dict[str, Any], scale: float = 100, digits: int = 1) -> str:
+    """A paired difference with its interval."""
+    estimate, low, high = (scale * found[name] for name in ("estimate", "low", "high"))
+    return f"{estimate:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def job_told(record: dict[str, Any]) -> str:
+    return f"Encoder: {record['encoder']}. `{record['command']}`, {record['threads']} thread. {made_on(record)}"
+
+
+UNTIMED = "Timings: not recorded, the machine was busy; run the command without `--timings-of-a-busy-machine`."
+
+
+def folders_table(record: dict[str, Any]) -> str:
+    """Accuracy of the sorter and of words, by how many examples were learned, and what its sure answers are worth."""
+    lines = [
+        "| examples | right, % | TF-IDF, % | better by, points (95 %) | in the first 3, % | TF-IDF, % | sure, % | "
+        "right of the sure, % |",
+        "|---|" + "---:|" * 7,
+    ]
+    rows = [(f"{one['per_folder']} a folder", one["draws"], one["better"]) for one in record["few"]]
+    whole = record["whole"]
+    for name, draws, better in [*rows, (f"all {whole['rows']:,}", [whole], whole["better"])]:
+
+        def mean(read: Callable[[dict[str, Any]], float], draws: list[dict[str, Any]] = draws) -> str:
+            return f"{100 * statistics.mean(map(read, draws)):.1f}"
+
+        cells = [name, *(mean(lambda d, n=n: d["right"][n]) for n in ("sorter", "words")), difference(better)]
+        cells += [mean(lambda d, n=n: d["in_three"][n]) for n in ("sorter", "words")]
+        cells += [mean(lambda d: d["sure"]), mean(lambda d: d["right_of_sure"]["estimate"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    told = f"{record['test_rows']:,} test messages, paired; with a few examples a folder, means of "
+    told += f"{len(record['few'][0]['draws'])} draws. Of the sure answers {whole['promised']:.0%} were to be right."
+    if record["seconds"] is None:
+        told += f" {UNTIMED}"
+    else:
+        seconds = record["seconds"]
+        told += (
+            f" Fitting takes {seconds['learn_10_a_folder']:.1f} s for 10 examples a folder and "
+            f"{seconds['learn_all']:.1f} s for all, ten more among them {seconds['ten_more']:.1f} s."
+        )
+    return "\n".join([*lines, "", f"{told} {job_told(record)}"])
+
+
+def folders_strangers_table(record: dict[str, Any]) -> str:
+    """How well messages that belong nowhere are told from the others; means over the draws of held-out folders."""
+    lines = [
+        "| examples | messages | AUROC | TF-IDF | better by, points (95 %, each draw) | taken for out of scope, % | "
+        "TF-IDF, % | sorted, % |",
+        "|---|---|---:|---:|---|---:|---:|---:|",
+    ]
+    for per in dict.fromkeys(cell["per_folder"] for cell in record["strangers"]):
+        cells = [cell for cell in record["strangers"] if cell["per_folder"] == per]
+        for group in cells[0]["groups"]:
+            found = [cell["groups"][group] for cell in cells]
+            row = ["all" if per is None else f"{per} a folder"]
+            row.append("that belong somewhere" if group == "inside" else f"of {group}")
+            if group == "inside":
+                row += ["", "", ""]
+            else:
+                row += [f"{statistics.mean(f['auroc'][n] for f in found):.3f}" for n in ("sorter", "words")]
+                row.append(", ".join(difference(f["better"]) for f in found))
+            for name in ("sorter", "words"):
+                row.append(f"{100 * statistics.mean(f['out_of_scope'][name] for f in found):.1f}")
+            row.append(f"{100 * statistics.mean(f['sorted'] for f in found):.1f}")
+            lines.append("| " + " | ".join(row) + " |")
+    told = f"{len(cells)} draws of held-out folders. {job_told(record)}"
+    return "\n".join([*lines, "", told])
+
+
+def ranking_table(record: dict[str, Any]) -> str:
+    """MAP and nDCG of each way, and by how much the first is better, readers paired."""
+    metrics = {"average precision": "MAP", "ndcg": f"nDCG of {record['first']}"}
+    lines = [
+        "| a reader likes | scored by" + "".join(f" | {m} | first better by (95 %)" for m in metrics.values()) + " |",
+        "|---|---|" + "---:|---:|" * len(metrics),
+    ]
+    for kind, found in record["kinds"].items():
+        for name in found["scores"]["ndcg"]:
+            row = [f"{kind}, {found['examples']} liked and disliked", name]
+            for metric in metrics:
+                one = found["scores"][metric][name]
+                better = one.get("ours_is_better_by")
+                row += [f"{one['mean']:.3f}", "" if better is None else difference(better, 1, 3)]
+            lines.append("| " + " | ".join(row) + " |")
+    told = f"{record['readers']} readers, {record['draws']} draws of examples each, {record['items']:,} items."
+    if record["seconds"] is None:
+        told += f" {UNTIMED}"
+    else:
+        s = record["seconds"]
+        told += (
+            f" {s['items']:,} items whose vectors are kept are ranked in {s['rank_kept']:.2f} s, by the whole command "
+            f"in {s['command_kept']:.1f} s; new texts are read at {s['texts_a_second_new']:,.0f} a second."
+        )
+    return "\n".join([*lines, "", f"{told} {job_told(record)}"])
+
+
+def summaries_table(record: dict[str, Any]) -> str:
+    """ROUGE of each way on each corpus, and by how much the first is better, documents paired."""
+    names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+    lines = [
+        "| text | sentences | words" + "".join(f" | {n} | first better by (95 %)" for n in names.values()) + " |",
+        "|---|---|---:|" + "---:|---:|" * len(names),
+    ]
+    for corpus, found in record["corpora"].items():
+        for way, means in found["means"].items():
+            row = [corpus, way, f"{found['words'][way]:.0f}"]
+            for metric in names:
+                better = found["ours_is_better_by"].get(way)
+                row += [f"{100 * means[metric]:.1f}", "" if better is None else difference(better[metric])]
+            lines.append("| " + " | ".join(row) + " |")
+    scores = {"fmeasure": "F1", "recall": "recall"}
+    told = "; ".join(f"{c}: {f['documents']} documents, {scores[f['score']]}" for c, f in record["corpora"].items())
+    return "\n".join([*lines, "", f"In points. {told}. {job_told(record)}"])
+
+
 TABLES = {
     "sizes": sizes_table,
     "glue": glue_table,
@@ -414,6 +530,10 @@ TABLES = {
     "forms": forms_table,
     "forms_threads": forms_table,
     "browser": browser_table,
+    "folders": folders_table,
+    "folders_strangers": folders_strangers_table,
+    "ranking": ranking_table,
+    "summaries": summaries_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,
@@ -433,7 +553,7 @@ TABLES = {
     "bench": bench_table,
 }
 # Tables of one file's results with names of their own
-SOURCES = {"pretrain_processes": "pretrain_scale", "glue_grid": "glue"}
+SOURCES = {"pretrain_processes": "pretrain_scale", "glue_grid": "glue", "folders_strangers": "folders"}
 
 
 def fill(text: str) -> str:

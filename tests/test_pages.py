@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 import squeezebert.workflows.web
-from pages import blocks, run_commands, run_python
+from pages import DOCS, blocks, run_commands, run_python
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
@@ -32,6 +32,9 @@ def test_browser(tmp_path, monkeypatch, single):
     (headers,) = blocks("browser.md", "nginx")
     told = dict(re.fullmatch(r'add_header (\S+) "?(.*?)"? always;', line).groups() for line in headers.splitlines())
     assert told == HEADERS
+
+
+SUBJECTS = {"delivery": ["train", "boat"], "payments": ["letter", "paper"], "newsletters": ["garden", "green"]}
 
 
 def test_moderation(tmp_path, monkeypatch, capsys):
@@ -59,3 +62,72 @@ def test_moderation(tmp_path, monkeypatch, capsys):
     (tmp_path / "policy.yaml").write_text(policy)
     assert read_policy(tmp_path / "policy.yaml").labels.keys() == yaml.safe_load(policy)["labels"].keys()
     run_python(block)
+
+
+def rows_of(count, seed, label=True):
+    random = np.random.default_rng(seed)
+    lines = ["message,folder" if label else "message"]
+    for number in range(count):
+        name = list(SUBJECTS)[number % len(SUBJECTS)]
+        text = f"{' '.join(random.choice(SUBJECTS[name], 4))} {number} {seed}"
+        lines.append(f"{text},{name}" if label else text)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def test_folders(encoder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "examples.csv").write_text(rows_of(90, 1))
+    (tmp_path / "more.csv").write_text(rows_of(30, 2))
+    (tmp_path / "new.csv").write_text(rows_of(45, 3, label=False))
+    monkeypatch.chdir(tmp_path)
+    exported, learned, more = blocks("folders.md", "sh")
+    shutil.copytree(encoder.folder.parent / "checkpoint", tmp_path / "DIR_OR_HUB_ID")
+    assert run_commands(exported) == 1
+    assert run_commands(learned) == 3
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    right = [row["likely"][0]["folder"] == list(SUBJECTS)[i % 3] for i, row in enumerate(rows)]
+    assert np.mean(right) > 0.8
+    page = (DOCS / "folders.md").read_text()
+    assert all(f"`{key}`" in page for key in rows[0])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in SUBJECTS)
+    assert run_commands(more) == 2
+    (block,) = blocks("folders.md", "python")
+    sorter = run_python(block)["sorter"]
+    assert sorter.counts().keys() == {"delivery", "payments"}
+    assert len(sorter) == 82
+    assert capsys.readouterr().out
+
+
+def test_ranking(encoder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "items.csv").write_text(rows_of(60, 1, label=False))
+    for name, words in (("liked", "train boat"), ("disliked", "letter paper")):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{words} {number}\n" for number in range(4)))
+    shutil.copytree(encoder.folder.parent / "checkpoint", tmp_path / "DIR_OR_HUB_ID")
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("ranking.md", "sh")
+    assert run_commands(block) == 2
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 20
+    page = (DOCS / "ranking.md").read_text()
+    assert all(f"`{key}`" in page for key in rows[0])
+    kept = (tmp_path / "vectors.npz").stat().st_size
+    (block,) = blocks("ranking.md", "python")
+    run_python(block)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert (tmp_path / "vectors.npz").stat().st_size > kept
+
+
+def test_summaries(encoder, tmp_path, monkeypatch, capsys):
+    document = "Boats\n\nThe boat was late. Seven wait by the river. It rained.\n\nThe train was early again. Yes."
+    (tmp_path / "article.txt").write_text(document)
+    shutil.copytree(encoder.folder.parent / "checkpoint", tmp_path / "DIR_OR_HUB_ID")
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("summaries.md", "sh")
+    assert run_commands(block) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:6] == ["The boat was late.", "Seven wait by the river.", "The train was early again."]
+    rows = [json.loads(line) for line in (tmp_path / "sentences.jsonl").read_text().splitlines()]
+    assert [document[row["start"] : row["end"]] for row in rows] == [row["text"] for row in rows]
+    (block,) = blocks("summaries.md", "python")
+    run_python(block)
+    assert len(capsys.readouterr().out.splitlines()) == 3

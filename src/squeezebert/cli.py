@@ -38,14 +38,20 @@ from squeezebert.workflows.options import (
     DistilPlaces,
     EvaluationTable,
     ExportPlaces,
+    FoldersForgetOptions,
+    FoldersLearnOptions,
+    FoldersSortOptions,
     LabelledColumns,
     ModerateOptions,
     PolicyOptions,
     PredictOptions,
     PretrainPlaces,
     PruneOptions,
+    RankOptions,
     ServeOptions,
+    SorterPlace,
     SqueezePlaces,
+    SummariseOptions,
     TrainPlaces,
     WebOptions,
 )
@@ -95,6 +101,48 @@ def moderate(options: ModerateOptions, command: str) -> None:
     from squeezebert.workflows.moderate import moderate_table
 
     say(moderate_table(options))
+
+
+def folders_learn(place: SorterPlace, options: FoldersLearnOptions, columns: LabelledColumns, command: str) -> None:
+    """Messages with their folders in, a sorter that knows them out; needs no torch, and more can be learned later."""
+    from squeezebert.workflows.folders import learn_folders
+
+    say(learn_folders(place, options, columns, say))
+
+
+def folders_sort(place: SorterPlace, options: FoldersSortOptions, command: str) -> None:
+    """Messages in, the folder of each out, or none where the sorter is unsure or the message is out of scope."""
+    from squeezebert.workflows.folders import sort_table
+
+    say(sort_table(place, options))
+
+
+def folders_forget(place: SorterPlace, options: FoldersForgetOptions, command: str) -> None:
+    """Leave folders and their examples out of a sorter."""
+    from squeezebert.workflows.folders import forget_folders
+
+    say(forget_folders(place, options))
+
+
+def folders_show(place: SorterPlace, command: str) -> None:
+    """What a sorter knows: its folders, how many examples each has, and how well they are told apart."""
+    from squeezebert.workflows.folders import show_folders
+
+    print(show_folders(place))
+
+
+def rank(options: RankOptions, command: str) -> None:
+    """Items and what a reader liked in, the items by the reader's taste out; needs no torch."""
+    from squeezebert.workflows.rank import rank_table
+
+    say(rank_table(options, say))
+
+
+def summarise(options: SummariseOptions, command: str) -> None:
+    """A document in, the sentences that say most of it out; needs no torch."""
+    from squeezebert.workflows.summarise import summarise_file
+
+    say(summarise_file(options))
 
 
 def prune(options: PruneOptions, command: str) -> None:
@@ -204,6 +252,12 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "predict": (predict, (PredictOptions,)),
     "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
+    "folders learn": (folders_learn, (SorterPlace, FoldersLearnOptions, LabelledColumns)),
+    "folders sort": (folders_sort, (SorterPlace, FoldersSortOptions)),
+    "folders forget": (folders_forget, (SorterPlace, FoldersForgetOptions)),
+    "folders show": (folders_show, (SorterPlace,)),
+    "rank": (rank, (RankOptions,)),
+    "summarise": (summarise, (SummariseOptions,)),
     "serve": (serve, (ServeOptions,)),
     "web": (web, (WebOptions,)),
     "bench": (bench, (BenchOptions,)),
@@ -217,11 +271,14 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "glue submit": (glue_submit, (GlueSubmitOptions,)),
 }
 # What verbs of two words have in common, for `--help`
-FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
+FAMILIES = {
+    "folders": "Messages sorted into folders: learn from examples, sort, forget, show.",
+    "glue": "The GLUE benchmark: train, measure, report, submit.",
+}
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75
 # Options that are written without a name, first things first
-POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models")
+POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "sorter", "names")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

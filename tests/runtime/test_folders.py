@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.runtime import folders as folders_module
 from squeezebert.runtime.folders import Folders
+from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import load
 
 pytest_plugins = ["exported_folders"]
@@ -41,7 +43,7 @@ def test_new_texts_are_sorted(sorter):
     answers = sorter.sort(texts)
     right = np.array([answer.likely[0][0] == name for answer, name in zip(answers, names, strict=True)])
     assert right.mean() > 0.9
-    assert abs(sorter.accuracy - right.mean()) < 0.1  # what leaving one out promised
+    assert abs(sorter.quality.accuracy - right.mean()) < 0.1  # what leaving one out promised
     for answer in answers:
         assert len(answer.likely) == 3
         assert sum(probability for _, probability in answer.likely) == pytest.approx(1)
@@ -51,22 +53,75 @@ def test_new_texts_are_sorted(sorter):
     assert [len(answer.likely) for answer in sorter.sort(texts[:2], top=1)] == [1, 1]
 
 
-def test_what_is_left_out_is_what_fitting_without_it_gives(encoder):
-    texts, names = examples(30, seed=4)
-    whole = Folders(encoder)
-    whole.learn(texts, names)
-    X, Y = whole._extended(whole.vectors), np.eye(3)[whole.places]
-    energy = float(np.linalg.eigvalsh(X.T @ X).sum()) / X.shape[1]
-    for row in (0, 13):
-        kept = np.arange(30) != row
-        # The ridge of the whole, solved without the row
-        for ridge in (0.001, 0.1):
-            inverse = np.linalg.inv(X.T @ X + ridge * energy * np.eye(X.shape[1]))
-            leverage = X[row] @ inverse @ X[row]
-            fitted = X[row] @ inverse @ X.T @ Y
-            shortcut = Y[row] - (Y[row] - fitted) / (1 - leverage)
-            without = np.linalg.inv(X[kept].T @ X[kept] + ridge * energy * np.eye(X.shape[1])) @ X[kept].T @ Y[kept]
-            np.testing.assert_allclose(shortcut, X[row] @ without, atol=1e-8)
+def test_every_part_that_is_left_out_is_answered_by_the_others(encoder, monkeypatch):
+    texts, names = examples(40, seed=4)
+    texts, names = [*texts, "seven green letters"], [*names, "alone"]
+    made = Folders(encoder)
+    learned = []
+    monkeypatch.setattr(
+        folders_module, "fit_logistic", lambda x, *rest: (learned.append(len(x)), fit_logistic(x, *rest))[1]
+    )
+    made.learn(texts, names)
+    rows = len(made)
+    assert learned[0] == rows
+    assert sum(rows - count for count in learned[1:]) == sum(made.quality.left_out) == rows - 1
+    assert all(rows / 5 - 3 <= rows - count <= rows / 5 + 3 for count in learned[1:])
+    assert made.quality.left_out[made.folders.index("alone")] == 0  # nothing would be left to know it by
+    # One part by hand: its answers are those of a fit that never saw it
+    parts = folders_module._parts(made.places)
+    assert sorted(row for part in parts for row in part) == [row for row in range(rows) if row != rows - 1]
+    x = np.concatenate([made.vectors, np.ones((rows, 1), np.float32)], 1)
+    right = np.zeros(len(made.folders), int)
+    for part in parts:
+        kept = np.setdiff1d(np.arange(rows), part)
+        places = (x[part] @ fit_logistic(x[kept], made.places[kept], len(made.folders), 1 / 30)).argmax(1)
+        np.add.at(right, made.places[part], places == made.places[part])
+    assert made.quality.right == tuple(right)
+
+
+def test_probabilities_mean_what_they_say(encoder):
+    # Words of two subjects mixed: how sure an answer can be differs from text to text
+    random = np.random.default_rng(3)
+
+    def mixed(count):
+        names = [str(random.choice(["travel", "home"])) for _ in range(count)]
+        other = {"travel": "home", "home": "travel"}
+        return [
+            " ".join(str(random.choice(SUBJECTS[n if random.random() < 0.65 else other[n]])) for _ in range(5))
+            for n in names
+        ], names
+
+    made = Folders(encoder, precision=0.85)
+    made.learn(*mixed(400))
+    texts, names = mixed(400)
+    answers = made.sort(texts)
+    right = np.array([answer.likely[0][0] == name for answer, name in zip(answers, names, strict=True)])
+    promised = np.array([answer.likely[0][1] for answer in answers])
+    assert 0.6 < right.mean() < 0.9
+    assert abs(promised.mean() - right.mean()) < 0.06
+    sure = np.array([answer.folder is not None for answer in answers])
+    assert 0.2 < sure.mean() < 0.95
+    assert right[sure].mean() > max(0.8, right[~sure].mean() + 0.1)
+
+
+def test_a_text_is_in_the_folder_it_was_given_last(encoder, monkeypatch):
+    made = Folders(encoder)
+    texts, names = examples(30, 2, ("travel", "home"))
+    first = made.learn([*texts, texts[0]], [*names, names[0]])
+    assert (first.new, first.moved, first.known) == (len(made), 0, 31 - len(made))
+    read: list[str] = []
+    monkeypatch.setattr(
+        encoder, "encode", lambda some, batch_size=None: (read.extend(some), np.zeros((0, 32), np.float32))[1]
+    )
+    digest = made.digest
+    again = made.learn(texts, names)
+    assert (again.new, again.moved, made.digest, read) == (0, 0, digest, [])
+    moved = made.learn([texts[0]], ["work"])
+    assert (moved.new, moved.moved, moved.known) == (0, 1, 0)
+    assert made.counts()["work"] == 1
+    assert len(made) == first.new
+    made.learn([texts[0]], [names[0]])
+    assert "work" not in made.folders  # its last example left it
 
 
 def test_a_folder_is_learned_later_as_if_from_the_start(encoder):
@@ -81,7 +136,8 @@ def test_a_folder_is_learned_later_as_if_from_the_start(encoder):
     assert later.digest == at_once.digest
     assert later.sort(probe) == at_once.sort(probe)
     assert later.sort(["read the letter and write on paper"])[0].likely[0][0] == "desk"
-    later.forget("desk")
+    desk = later.counts()["desk"]
+    assert later.forget("desk") == desk > 20
     assert set(later.folders) == {"travel", "home"}
     before = Folders(encoder)
     before.learn(*first)
@@ -107,7 +163,7 @@ def test_a_sorter_that_knows_little_is_unsure(encoder):
     random = np.random.default_rng(99)
     guessing = Folders(encoder, precision=0.95)
     guessing.learn(texts, [str(random.choice(["a", "b", "c"])) for _ in texts])
-    assert guessing.accuracy < 0.6
+    assert guessing.quality.accuracy < 0.6
     assert np.mean([answer.folder is None for answer in guessing.sort(examples(60, seed=1)[0])]) > 0.9
 
 
@@ -122,6 +178,7 @@ def test_it_is_kept_without_its_texts(sorter, encoder, tmp_path):
         sorter.save(tmp_path / "s")
     sorter.save(tmp_path / "s", overwrite=True)
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").touch()
     with pytest.raises(FolderError, match="is there already"):
         sorter.save(tmp_path / "other", overwrite=True)
 
@@ -160,6 +217,7 @@ def test_what_cannot_be_learned_or_sorted_is_explained(sorter, encoder, single):
         (lambda: empty.learn(["a", "b"], ["x", None]), "folder None: expected a name"),
         (lambda: sorter.sort(["a"], top=0), "top = 0"),
         (lambda: sorter.forget("nowhere"), "no folder 'nowhere'; there are"),
+        (lambda: sorter.forget("travel", "home"), "'desk' alone would be left"),
         (lambda: Folders(encoder, precision=1.5), "precision = 1.5"),
         (lambda: Folders(load(single.output, 1)), "folders need an encoder, and this is a model of single_label"),
     ):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.runtime import summary
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
-from squeezebert.runtime.summary import sentence_spans, summarise
+from squeezebert.runtime.summary import first_sentences, sentence_spans, summarise
 from squeezebert.runtime.tokens import TextError
 
 pytest_plugins = ["exported_folders"]
@@ -53,14 +56,34 @@ def test_what_is_like_the_liked_comes_first(encoder):
     assert np.mean([place < 30 for place, _ in ranker.rank(items)[-30:]]) > 0.75
 
 
-def test_taste_is_a_weighted_ridge_regression(encoder):
+def test_a_reader_of_two_subjects_gets_both(encoder):
+    desk = made_up(["letter", "paper", "read", "write"], 30, 7)
+    items = [*made_up(TRAVEL, 30, 1), *made_up(HOME, 30, 2), *desk]
     ranker = Ranker(VectorStore(encoder))
-    liked, disliked = made_up(TRAVEL, 5, 1), made_up(HOME, 2, 2)
+    ranker.learn([*made_up(TRAVEL, 5, 3), *made_up(HOME, 2, 4)], made_up(["letter", "paper", "read"], 3, 5))
+    best = [place for place, _ in ranker.rank(items, top=40)]
+    assert np.mean([place < 60 for place in best]) > 0.85
+    assert sum(30 <= place < 60 for place in best) >= 10
+
+
+def test_scores_are_cosines_in_even_directions(encoder):
+    items, liked, disliked = made_up(TRAVEL, 20, 1), made_up(TRAVEL, 3, 2), made_up(HOME, 2, 3)
+    ranker = Ranker(VectorStore(encoder))
     ranker.learn(liked, disliked)
-    X = encoder.encode([*liked, *disliked]).astype(float)
-    y, w = np.array([1.0] * 5 + [-1.0] * 2), np.array([7 / 5] * 5 + [7 / 2] * 2)
-    direct = np.linalg.solve(X.T @ (w[:, None] * X) + np.eye(X.shape[1]), X.T @ (w * y))
-    np.testing.assert_allclose(ranker._taste, direct, atol=1e-8)
+    X = encoder.encode([*items, *liked, *disliked]).astype(float)
+    X -= X.mean(0)
+    spread = X.T @ X / len(X)
+    # Mahalanobis' inner product: x' (S + 3 mean variance)^-1 y, as a cosine
+    inverse = np.linalg.inv(spread + 3 * np.trace(spread) / X.shape[1] * np.eye(X.shape[1]))
+    products = X @ inverse @ X.T
+    cosines = products / np.sqrt(np.outer(products.diagonal(), products.diagonal()))
+    expected = cosines[:20, 20:23].mean(1) + cosines[:20, 20:23].max(1)
+    expected -= (cosines[:20, 23:].mean(1) + cosines[:20, 23:].max(1)) / 4
+    np.testing.assert_allclose(ranker.scores(items), expected, atol=2e-5)
+    twice = ranker.scores([*items, *items])
+    assert (twice[:20] == twice[20:]).all()
+    assert ranker.rank([items[0]])[0][0] == 0
+    assert len({score for _, score in ranker.rank([items[0]] * 5)}) == 1
 
 
 def test_nothing_is_known_of_a_new_reader(encoder):
@@ -105,6 +128,10 @@ def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(FolderError, match="a damaged store of vectors"):
         VectorStore(encoder, path)
+    path.write_text("text\na boat\n")
+    with pytest.raises(FolderError, match="or something else"):
+        VectorStore(encoder, path)
+    assert path.read_text() == "text\na boat\n"
     with pytest.raises(OptionError, match="has no file"):
         VectorStore(encoder).save()
     with pytest.raises(OptionError, match="vectors need an encoder"):
@@ -145,6 +172,68 @@ def test_the_sentences_that_say_most_are_chosen_without_repetition(encoder):
     assert not any(s.text.rstrip(".") in aside for s in chosen)
     assert summarise(encoder, document, 100)[0].text == about[0] + "."
     assert len(summarise(encoder, document, 100)) == 9
+
+
+def test_words_are_weighed_as_scikit_learn_weighs_them():
+    texts = [*made_up(TRAVEL, 5, 1), *made_up(HOME, 5, 2), "The BOAT, the Boat: été 漢字", "a . b", ""]
+    theirs = TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray()
+    ours = summary._Words(texts)
+    np.testing.assert_allclose([ours.products(ours.row(i)) for i in range(len(texts))], theirs @ theirs.T, atol=1e-12)
+    weights = np.arange(len(texts), dtype=float)
+    expected = theirs @ (weights @ theirs)
+    np.testing.assert_allclose(ours.products(ours.total(weights)), expected, atol=1e-12)
+
+
+def test_without_an_encoder_shared_words_choose():
+    document = "Boats sail on the river. Tea is served. " + " ".join(
+        f"The boats of river {n} sail at night." for n in ("one", "two", "three")
+    )
+    document += " Nobody likes plain paper much. Tea with milk is grey stuff."
+    chosen = summarise(None, document, 2)
+    assert all("boats" in sentence.text.lower() for sentence in chosen)
+    assert [document[s.start : s.end] for s in chosen] == [s.text for s in chosen]
+    for odd in ("。。。 ...", "🙂! 👍? ok.", "\x00. \ud800! a? " * 20):
+        assert len(summarise(None, odd, 2)) <= 2
+    assert summarise(None, " ") == []
+    long = " ".join(f"Sentence {n} of {n % 7} speaks about {n % 11} and {n % 13}." for n in range(20_000))
+    began = time.perf_counter()
+    assert len(summarise(None, long, 3)) == 3
+    assert time.perf_counter() - began < 20
+
+
+def test_what_stands_first_says_more_of_the_subject(encoder):
+    half = [*made_up(TRAVEL, 5, 1), *made_up(HOME, 5, 2)]
+    for order, words in ((half, TRAVEL), (half[::-1], HOME)):
+        chosen = summarise(encoder, ". ".join(order) + ".", 2)
+        assert all(set(sentence.text.rstrip(".").split()) & set(words) for sentence in chosen)
+
+
+def test_the_first_sentences_leave_headings_out():
+    document = "News\n\nThe boat was late again. It rained. Nobody waited for the train. The end."
+    chosen = first_sentences(document, 2)
+    assert [(s.text, s.score) for s in chosen] == [
+        ("The boat was late again.", None),
+        ("Nobody waited for the train.", None),
+    ]
+    assert [document[s.start : s.end] for s in chosen] == [s.text for s in chosen]
+    assert [s.text for s in first_sentences(document, 4)] == [
+        "News",
+        "The boat was late again.",
+        "It rained.",
+        *(["Nobody waited for the train."]),
+    ]
+    assert first_sentences(" ", 2) == []
+    with pytest.raises(OptionError, match="sentences = 0"):
+        first_sentences(document, 0)
+
+
+@pytest.mark.parametrize("odd", [".", "A. ", "\n ", ".)", "? ", "Dr. ", ")", "\n\n- ", "。", "a"])
+def test_much_of_anything_is_split_at_once(odd):
+    text = odd * (200_000 // len(odd))
+    began = time.perf_counter()
+    spans = sentence_spans(text)
+    assert time.perf_counter() - began < 20  # a quadratic search takes minutes
+    assert sum(end - start for start, end in spans) <= len(text)
 
 
 def test_what_cannot_be_summarised_is_explained(encoder, single):

@@ -62,6 +62,20 @@ def open_bytes(source: str) -> AbstractContextManager[IO[bytes]]:
         raise TableError(f"{source}: cannot be opened: {error.strerror or error}") from error
 
 
+def read_document(source: str, encoding: str = "utf-8") -> str:
+    """Return all text of a file (`.gz` is unpacked) or of standard input (`-`), its line ends as they are.
+
+    Raises:
+        TableError: it cannot be opened, is badly encoded, or holds a NUL byte.
+    """
+    with open_bytes(source) as stream:
+        lines = Lines(stream, source, encoding)
+        text = "".join(lines)
+        if (problem := lines.take_problem()) is not None:
+            raise TableError(str(problem))
+        return text
+
+
 class Lines:
     """The physical lines of one text file, decoded, with their line ends; iterate once.
 

@@ -320,6 +320,15 @@ def load(
     return Predictor(folder, threads, precision, verify)
 
 
+def require_encoder(model: Predictor, wanted: str) -> None:
+    """Raise `OptionError` for a model that does not embed; `wanted` says what needs one that does."""
+    if model.task != "embedding":
+        raise OptionError(
+            f"{model.folder}: {wanted}, and this is a model of {model.task}: export the checkpoint that it was "
+            "trained from, as it was before it learned labels"
+        )
+
+
 def _check_batch_size(batch_size: object) -> None:
     if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
         raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")

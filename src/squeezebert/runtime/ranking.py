@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.runtime.predictor import Predictor
+from squeezebert.runtime.predictor import Predictor, require_encoder
 
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-# How strongly a taste is drawn to none: with few examples, each counts about by its cosine; with many, what tells the
-# liked from the disliked does
-_RIDGE = 1.0
+# How strongly directions in which all items differ count less: none at a large share, by their variance alone at 0
+_EVENNESS = 3.0
+# What a disliked item counts next to a liked one: as in Rocchio's formula, which finds that dislikes say less
+_DISLIKED = 0.25
+_SMALLEST = 1e-12
+# Scores are rounded to so many places, so that equal items stay equal wherever they stand among the others
+_PLACES = 5
 
 
 class VectorStore:
@@ -32,8 +36,7 @@ class VectorStore:
 
         Raises `OptionError` for a model without vectors, `FolderError` for a damaged file or another encoder's.
         """
-        if encoder.task != "embedding":
-            raise OptionError(f"{encoder.folder}: vectors need an encoder, and this is a model of {encoder.task}")
+        require_encoder(encoder, "vectors need an encoder")
         self.encoder, self.path = encoder, path
         self._known: dict[str, Vectors] = {}
         if path is not None and path.exists():
@@ -45,7 +48,7 @@ class VectorStore:
     def vectors(self, texts: Iterable[str]) -> Vectors:
         """Return the vectors of texts, (N, C); those that are not known yet are computed."""
         wanted = list(texts)
-        keys = [_key(text, i) for i, text in enumerate(wanted)]
+        keys = [text_key(text, i) for i, text in enumerate(wanted)]
         new = {key: text for key, text in zip(keys, wanted, strict=True) if key not in self._known}
         if new:
             self._known.update(zip(new, self.encoder.encode(list(new.values())), strict=True))
@@ -56,7 +59,7 @@ class VectorStore:
     def forget(self, texts: Iterable[str]) -> None:
         """Leave out the vectors of texts that are gone."""
         for i, text in enumerate(texts):
-            self._known.pop(_key(text, i), None)
+            self._known.pop(text_key(text, i), None)
 
     def save(self) -> None:
         """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
@@ -75,40 +78,53 @@ class VectorStore:
                 model, keys, rows = str(arrays["model"]), arrays["keys"], arrays["vectors"]
             if len(keys) != len(rows) or (len(rows) and rows.shape[1] != self.encoder.manifest.dimension):
                 raise ValueError("its arrays do not fit together")
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise FolderError(f"{path}: a damaged store of vectors ({error}): delete it to begin anew") from error
+        except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile) as error:
+            raise FolderError(
+                f"{path}: a damaged store of vectors, or something else ({error}): name another file, or delete a "
+                "damaged one to begin anew"
+            ) from error
         if model != self.encoder.digest:
-            raise FolderError(f"{path}: its vectors were made by another encoder: delete it, and it is made anew")
+            raise FolderError(f"{path}: its vectors were made by another encoder: name another file for this one")
         self._known = dict(zip((key.decode() for key in keys), rows.astype(np.float32), strict=True))
 
 
 class Ranker:
-    """What one reader likes."""
+    """What one reader likes.
+
+    An item's score is its mean cosine with the liked items and its highest, so that a reader of several subjects is
+    served as one of a single one is; less a quarter of the same with the disliked (Rocchio 1971 weighs them so).
+    Cosines are taken from the middle of all items, in directions weighed by how little the items differ in them: what
+    they have in common, and what tells any of them from any other, says little about taste.
+    """
 
     def __init__(self, store: VectorStore) -> None:
         """Begin with a reader of whom nothing is known: all items are alike to them."""
         self.store = store
-        self._taste: Array = np.zeros(store.encoder.manifest.dimension or 0)
+        self._liked = self._disliked = store.vectors([])
 
     def learn(self, liked: Sequence[str], disliked: Sequence[str] = ()) -> None:
         """Take a reader's taste from items they liked and disliked; replaces what was learned before.
 
-        A ridge regression of +1 for the liked and -1 for the disliked on their vectors, both sides with the same
-        weight however many there are. Raises `OptionError` where both are empty.
+        Raises `OptionError` where both are empty.
         """
         if not len(liked) and not len(disliked):
             raise OptionError("nothing liked and nothing disliked: give at least one item")
-        X_MC = self.store.vectors([*liked, *disliked]).astype(np.float64)
-        signs = np.array([1.0] * len(liked) + [-1.0] * len(disliked))
-        weights = np.array([1.0 / max(len(liked), 1)] * len(liked) + [1.0 / max(len(disliked), 1)] * len(disliked))
-        scaled = X_MC * np.sqrt(weights * len(signs))[:, None]
-        # In the examples, which are few: (X X' + ridge) a = y, taste = X' a
-        dual = np.linalg.solve(scaled @ scaled.T + _RIDGE * np.eye(len(signs)), signs * np.sqrt(weights * len(signs)))
-        self._taste = scaled.T @ dual
+        self._liked, self._disliked = self.store.vectors(liked), self.store.vectors(disliked)
 
     def scores(self, items: Iterable[str]) -> Array:
-        """Return how much each item is to the reader's taste, (N,): above 0 like the liked, below the disliked."""
-        return np.asarray(self.store.vectors(items) @ self._taste)
+        """Return how much each item is to the reader's taste, (N,): higher the more, 0 for all of a new reader.
+
+        Scores of one call can be compared, and those of two calls cannot: they depend on the items.
+        """
+        X_NC = self.store.vectors(items)
+        count = len(X_NC)
+        everything = np.concatenate([X_NC, self._liked, self._disliked])
+        if not count or len(everything) == count:
+            return np.zeros(count)
+        even = _evened(everything)
+        liked, disliked = even[count : count + len(self._liked)], even[count + len(self._liked) :]
+        scores = _likeness(even[:count], liked) - _DISLIKED * _likeness(even[:count], disliked)
+        return np.asarray(np.round(scores, _PLACES))
 
     def rank(self, items: Sequence[str], top: int | None = None) -> list[tuple[int, float]]:
         """Return the places of items in `items` with their scores, best first; equal ones stay in their order."""
@@ -119,7 +135,25 @@ class Ranker:
         return [(int(place), float(scores[place])) for place in order]
 
 
-def _key(text: object, index: int) -> str:
+def _evened(X_NC: Vectors) -> Vectors:
+    """The vectors from their middle, directions in which they differ much made shorter, each of length 1 (N, C)."""
+    centred = X_NC - X_NC.mean(0)
+    spread_CC = (centred.T @ centred).astype(np.float64) / len(centred)
+    values, basis = np.linalg.eigh(spread_CC)
+    lengths = np.sqrt(np.clip(values, 0, None) + _EVENNESS * values.mean() + _SMALLEST)
+    even = centred @ (basis / lengths).astype(np.float32)
+    return np.asarray(even / np.maximum(np.linalg.norm(even, axis=1, keepdims=True), _SMALLEST))
+
+
+def _likeness(X_NC: Vectors, examples_MC: Vectors) -> Array:
+    if not len(examples_MC):
+        return np.zeros(len(X_NC))
+    cosines = (X_NC @ examples_MC.T).astype(np.float64)
+    return np.asarray(cosines.mean(1) + cosines.max(1))
+
+
+def text_key(text: object, index: int) -> str:
+    """Return the checksum that a text is known by. Raises `OptionError`, naming the index, for what is no str."""
     if not isinstance(text, str):
         raise OptionError(f"item {index}: expected a str, not {type(text).__name__}")
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

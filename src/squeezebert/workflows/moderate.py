@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.workflows.options import LabelledColumns, ModerateOptions, PolicyOptions
-from squeezebert.workflows.predict import open_output, watched
+from squeezebert.workflows.predict import json_line, open_output, refuse_same_file, watched
 
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
@@ -112,9 +111,7 @@ def moderate_table(options: ModerateOptions) -> str:
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = read_examples(options.file, reading, on_skip=skipped.append)
-    read, written = Path(options.file), Path(options.output)
-    if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
-        raise OptionError(f"--output {options.output}: the file that is read; name another")
+    refuse_same_file(options.file, options.output)
     counts: Counter[str] = Counter()
     with open_output(options.output) as stream:
         quiet = None if options.output != "-" else not watched(stream)
@@ -124,9 +121,7 @@ def moderate_table(options: ModerateOptions) -> str:
             line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
             row: dict[str, Any] = {**line, "source": example.source, "line": example.line, **decision.to_dict()}
             row |= about | ({"text": example.text} if options.with_text else {})
-            # Lone surrogates cannot be UTF-8; JSON's own escapes for them can
-            told = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-            stream.write(f"{told}\n")
+            stream.write(json_line(row))
             stream.flush()  # an audit line is there once its post was decided
     said = [f"{counts['allow']} allowed, {counts['review']} to review, {counts['block']} blocked"]
     if skipped:

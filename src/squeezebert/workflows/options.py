@@ -401,3 +401,153 @@ class ModerateOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"--threads {self.threads}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class SorterPlace:
+    """The sorter, and the encoder that it stands on."""
+
+    sorter: str
+    """Folder of the sorter: what was learned, without the texts."""
+    encoder: str | None = None
+    """Exported encoder. A new sorter needs one, and knows afterwards where it is; name it again when it was moved."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+
+
+@dataclass(frozen=True)
+class FoldersLearnOptions:
+    """What `folders learn` reads, and when an answer is to count as sure."""
+
+    data: str
+    """Table of examples: a text and the folder it belongs in. A text that is known moves to the folder it has now."""
+    sure_precision: float | None = None
+    """Share of the sure answers that are to be right; 0.9 for a new sorter, and 0 to be always sure."""
+    scope_share: float | None = None
+    """Share of messages like the examples that may be taken for out of scope; 0.05 for a new sorter, and 0 to take
+    none."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files reads for a new sorter; int8 where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("sure_precision", "scope_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {value}: expected a share from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class FoldersSortOptions:
+    """What `folders sort` reads and writes."""
+
+    file: str
+    """Table or text file of messages; - for standard input: JSON lines, or one message a line."""
+    output: str = "-"
+    """File for the answers, one JSON object a message; - for standard output."""
+    top: int = 3
+    """Folders an answer lists with their probabilities, the likeliest first."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+    overwrite: bool = False
+    """Replace an output that is there already."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise OptionError(f"--top {self.top}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class FoldersForgetOptions:
+    """What `folders forget` leaves out."""
+
+    names: list[str]
+    """Folders to forget with their examples."""
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """What `rank` reads and writes."""
+
+    folder: str
+    """Exported encoder."""
+    file: str
+    """Table or text file of items; - for standard input: JSON lines, or one item a line."""
+    liked: str | None = None
+    """Table or text file of items that the reader liked."""
+    disliked: str | None = None
+    """Table or text file of items that the reader disliked; they count a quarter."""
+    vectors: str | None = None
+    """File that keeps what the encoder made of each text, so that no text is read twice; made where it is missing."""
+    top: int | None = None
+    """Items to list; all by default."""
+    new: bool = False
+    """Leave out items that are among the liked or the disliked."""
+    output: str = "-"
+    """File for the ranked items, one JSON object each, best first; - for standard output."""
+    text: str | None = None
+    """Column of the text of all tables, found by its name when not given."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files reads; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+    overwrite: bool = False
+    """Replace an output that is there already."""
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        if self.top is not None and self.top < 1:
+            raise OptionError(f"--top {self.top}: expected 1 or more")
+        if self.liked is None and self.disliked is None:
+            raise OptionError("--liked: name items that the reader liked (or some they disliked, --disliked)")
+        if [self.file, self.liked, self.disliked].count("-") > 1:
+            raise OptionError("-: standard input can be read once; name files for the others")
+
+
+@dataclass(frozen=True)
+class SummariseOptions:
+    """What `summarise` reads, and how it chooses."""
+
+    file: str
+    """Text file of one document; - for standard input."""
+    encoder: str | None = None
+    """Exported encoder that says how alike sentences are; without one, the words they share do."""
+    first: bool = False
+    """Take the first sentences, headings left out, whatever they say."""
+    sentences: int = 3
+    """Sentences to choose."""
+    format: Literal["text", "jsonl"] = "text"
+    """A sentence a line, or JSON lines with where each stands in the document."""
+    output: str = "-"
+    """File for the sentences; - for standard output."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files reads; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the file; a byte-order mark in it outranks it."""
+    overwrite: bool = False
+    """Replace an output that is there already."""
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        if self.sentences < 1:
+            raise OptionError(f"--sentences {self.sentences}: expected 1 or more")
+        if self.first and self.encoder is not None:
+            raise OptionError("--first: takes the first sentences without looking at them: leave --encoder out")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise `OptionError` for fewer threads than one."""
+    if threads is not None and threads < 1:
+        raise OptionError(f"--threads {threads}: expected 1 or more")

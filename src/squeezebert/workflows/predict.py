@@ -48,9 +48,7 @@ def predict_table(options: PredictOptions) -> str:
     examples = _checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
     cut = 0
-    read, written = Path(options.file), Path(options.output)
-    if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
-        raise OptionError(f"--output {options.output}: the file that is read; name another")
+    refuse_same_file(options.file, options.output)
     with open_output(options.output) as stream:
         write = _writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
@@ -128,6 +126,26 @@ def csv_row(example: Example, answer: Prediction) -> dict[str, Any]:
         "value": answer.value,
         "truncated": answer.truncated,
     }
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """Return a row as a line of JSON that UTF-8 can hold: half a surrogate pair becomes JSON's escape for it."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def refuse_same_file(read: str, written: str) -> None:
+    """Raise `OptionError` where an output is the file that is read."""
+    if "-" not in (read, written) and Path(written).exists() and Path(read).exists() and Path(written).samefile(read):
+        raise OptionError(f"--output {written}: the file that is read; name another")
+
+
+def check_output(read: str, written: str, overwrite: bool) -> None:
+    """Raise `OptionError` where an output is the file that is read, or cannot be made, or is not to be replaced."""
+    refuse_same_file(read, written)
+    if not Path(written).parent.is_dir():
+        raise OptionError(f"--output {written}: there is no folder {Path(written).parent}: make it, or name another")
+    if written != "-" and not overwrite and Path(written).exists():
+        raise OptionError(f"--output {written}: is there already: choose another name, or --overwrite it")
 
 
 @contextmanager

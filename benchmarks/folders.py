@@ -1,0 +1,215 @@
+"""Sorting into folders: an exported encoder's sorter against TF-IDF with logistic regression, on banking77.
+
+python benchmarks/folders.py --data DIR --work DIR [--encoder DIR]
+
+Learned from all training messages, and from a few a folder (several draws); scored on the whole test split, rows
+paired. Then a fourth of the folders is held out, and its test messages are strangers, as are sentences of film
+reviews: how well is a stranger told from a message that belongs somewhere, and how many strangers are sorted. The
+baseline says so by its highest probability, with the same share of its own training messages set aside for it. Its
+strength of regularisation is the best of several on a fifth of the training messages.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jobs import banking77, known_vectors, open_encoder, parser_of, shown, write_record
+from scipy.stats import bootstrap
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from squeezebert.data.statistics import paired_interval, wilson_interval
+from squeezebert.runtime.folders import Folders
+
+FEW = (3, 5, 10, 30)
+DRAWS = 3
+STRENGTHS = (1.0, 3.0, 10.0, 30.0)
+HELD_OUT = 19
+NGRAMS = (1, 2)
+
+
+def words(strength: float) -> Pipeline:
+    vectors = TfidfVectorizer(sublinear_tf=True, ngram_range=NGRAMS)
+    return make_pipeline(vectors, LogisticRegression(C=strength, max_iter=1000))
+
+
+def best_strength(texts: list[str], names: np.ndarray) -> float:
+    order = np.random.default_rng(0).permutation(len(texts))
+    out, kept = order[: len(order) // 5], order[len(order) // 5 :]
+
+    def score(strength: float) -> float:
+        model = words(strength).fit([texts[i] for i in kept], names[kept])
+        return float(model.score([texts[i] for i in out], names[out]))
+
+    return max(STRENGTHS, key=score)
+
+
+def few_of(names: np.ndarray, count: int, seed: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    return np.concatenate([draw.permutation(np.flatnonzero(names == name))[:count] for name in np.unique(names)])
+
+
+def film_sentences(data: Path, count: int) -> list[str]:
+    lines: list[str] = []
+    for end in ("neg", "pos"):
+        lines += (data / "sentence_polarity" / f"rt-polarity.{end}").read_text(encoding="latin-1").splitlines()
+    return [str(line) for line in np.random.default_rng(0).choice(lines, count, replace=False)]
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+    return float(roc_auc_score(truth, np.r_[inside, outside]))
+
+
+def auroc_difference(
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float | int]:
+    """The difference of two AUROCs on the same messages, with the percentile interval of resampled messages."""
+
+    def difference(inside: np.ndarray, outside: np.ndarray) -> float:
+        i, o = inside.astype(int), outside.astype(int)
+        return auroc(ours[0][i], ours[1][o]) - auroc(theirs[0][i], theirs[1][o])
+
+    rows = (np.arange(len(ours[0])), np.arange(len(ours[1])))
+    found = bootstrap(
+        rows, difference, n_resamples=1000, vectorized=False, method="percentile", rng=np.random.default_rng(0)
+    )
+    limits = found.confidence_interval
+    return {"estimate": difference(*rows), "low": float(limits.low), "high": float(limits.high)}
+
+
+def sorter_of(known: Any, texts: list[str], names: np.ndarray, rows: np.ndarray) -> tuple[Folders, float]:
+    made = Folders(known)
+    began = time.perf_counter()
+    made.learn([texts[i] for i in rows], [str(name) for name in names[rows]])
+    return made, time.perf_counter() - began
+
+
+def calibration_error(confidences: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    place = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = [abs(confidences[place == b].mean() - right[place == b].mean()) * (place == b).mean() for b in set(place)]
+    return float(sum(gaps))
+
+
+def scored(known: Any, train: Any, test: Any, rows: np.ndarray, strength: float) -> dict[str, Any]:
+    """Both contenders learn the same rows and sort the whole test split."""
+    (texts, names), (new, truth) = train, test
+    sorter, seconds = sorter_of(known, texts, names, rows)
+    answers = sorter.sort(new, top=3)
+    right = np.array([answer.likely[0][0] == name for answer, name in zip(answers, truth, strict=True)])
+    in_three = np.array([name in dict(answer.likely) for answer, name in zip(answers, truth, strict=True)])
+    sure = np.array([answer.folder is not None for answer in answers])
+    confidences = np.array([answer.likely[0][1] for answer in answers])
+    baseline = words(strength).fit([texts[i] for i in rows], names[rows])
+    shares = baseline.predict_proba(new)
+    theirs = baseline.classes_[shares.argmax(1)] == truth
+    three = baseline.classes_[np.argsort(-shares, axis=1)[:, :3]]
+    theirs_in_three = (three == truth[:, None]).any(1)
+    return {
+        "rows": len(rows),
+        "fit_seconds": seconds,
+        "right": {"sorter": float(right.mean()), "words": float(theirs.mean())},
+        "in_three": {"sorter": float(in_three.mean()), "words": float(theirs_in_three.mean())},
+        "better": shown(paired_interval(right, theirs)),
+        "sure": float(sure.mean()),
+        "right_of_sure": shown(wilson_interval(int((right & sure).sum()), max(int(sure.sum()), 1))),
+        "promised": sorter.precision,
+        "calibration_error": calibration_error(confidences, right),
+        "out_of_scope": float(np.mean([answer.out_of_scope for answer in answers])),
+        "scores": (right, theirs),
+    }
+
+
+def strangers(known: Any, train: Any, test: Any, films: list[str], per: int | None, strength: float) -> list[Any]:
+    """Draws of folders that are held out, and what becomes of their messages and of film reviews."""
+    (texts, names), (new, truth) = train, test
+    cells = []
+    for draw in range(DRAWS):
+        folders = np.unique(names)
+        out = np.random.default_rng(draw).choice(folders, HELD_OUT, replace=False)
+        rows = np.flatnonzero(~np.isin(names, out))
+        if per is not None:
+            rows = rows[few_of(names[rows], per, draw)]
+        sorter, _ = sorter_of(known, texts, names, rows)
+        chosen = [texts[i] for i in rows]
+        baseline = words(strength).fit(chosen, names[rows])
+        # The same share of the baseline's own messages, each answered by a fit without it
+        left_out = cross_val_predict(words(strength), chosen, names[rows], cv=3, method="predict_proba").max(1)
+        least = float(np.quantile(left_out, sorter.scope))
+        groups = {
+            "inside": [text for text, name in zip(new, truth, strict=True) if name not in out],
+            "held-out folders": [text for text, name in zip(new, truth, strict=True) if name in out],
+            "film reviews": films,
+        }
+        ours, theirs, cell = {}, {}, {"draw": draw, "per_folder": per, "rows": len(rows), "groups": {}}
+        for group, some in groups.items():
+            answers = sorter.sort(some)
+            ours[group] = np.array([answer.familiarity for answer in answers])
+            theirs[group] = baseline.predict_proba(some).max(1)
+            cell["groups"][group] = {
+                "messages": len(some),
+                "out_of_scope": {
+                    "sorter": float(np.mean([answer.out_of_scope for answer in answers])),
+                    "words": float((theirs[group] < least).mean()),
+                },
+                "sorted": float(np.mean([answer.folder is not None for answer in answers])),
+            }
+        for group in ("held-out folders", "film reviews"):
+            cell["groups"][group] |= {
+                "auroc": {
+                    "sorter": auroc(ours["inside"], ours[group]),
+                    "words": auroc(theirs["inside"], theirs[group]),
+                },
+                "better": auroc_difference((ours["inside"], ours[group]), (theirs["inside"], theirs[group])),
+            }
+        print(cell, flush=True)
+        cells.append(cell)
+    return cells
+
+
+def main() -> None:
+    options = parser_of(__doc__).parse_args()
+    warnings.filterwarnings("ignore", message="The number of unique classes")
+    encoder = open_encoder(options)
+    train, test = banking77(options.data, "train"), banking77(options.data, "test")
+    films = film_sentences(options.data, 1000)
+    known = known_vectors(encoder, options.work, "folders", [*train[0], *test[0], *films])
+    strength = best_strength(*train)
+    print(f"C = {strength:g} is the baseline's best", flush=True)
+    whole = scored(known, train, test, np.arange(len(train[0])), strength)
+    whole.pop("scores")
+    print(whole, flush=True)
+    few = []
+    for count in FEW:
+        draws = [scored(known, train, test, few_of(train[1], count, seed), strength) for seed in range(DRAWS)]
+        # A test message's score is its mean over the draws, so that rows are not counted three times
+        ours, theirs = (np.mean([draw["scores"][side] for draw in draws], axis=0) for side in (0, 1))
+        for draw in draws:
+            draw.pop("scores")
+        few.append({"per_folder": count, "draws": draws, "better": shown(paired_interval(ours, theirs))})
+        print(few[-1], flush=True)
+    # Ten more messages for a sorter that knows ten thousand
+    sorter, _ = sorter_of(known, train[0], train[1], np.arange(len(train[0]) - 10))
+    began = time.perf_counter()
+    sorter.learn(train[0][-10:], [str(name) for name in train[1][-10:]])
+    ten_more = time.perf_counter() - began
+    cells = [c for per in (None, 10) for c in strangers(known, train, test, films, per, strength)]
+    timings = {"learn_all": whole.pop("fit_seconds"), "ten_more": ten_more}
+    for one in few:
+        timings[f"learn_{one['per_folder']}_a_folder"] = max(draw.pop("fit_seconds") for draw in one["draws"])
+    print(timings)
+    found = {"folders": 77, "test_rows": len(test[0]), "strength": strength, "whole": whole, "few": few}
+    found["strangers"] = cells
+    found["seconds"] = None if options.timings_of_a_busy_machine else timings
+    write_record("folders", options, encoder, found)
+
+
+if __name__ == "__main__":
+    main()

