@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import PATIENCE_MS, Server, ask, choose, loaded, shown, until
+from browser_steps import PATIENCE_MS, Server, ask, choose, loaded, shown, until
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.manifest import read_manifest
