@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from browsing import PATIENCE_MS, Server, ask, choose, loaded, shown, until
+from browser_steps import PATIENCE_MS, Server, ask, choose, loaded, shown, until
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.manifest import read_manifest
@@ -165,6 +165,25 @@ def test_threads_come_with_the_second_visit_or_the_servers_headers(single, visit
     first = ask(with_headers.page, "the train was late")
     assert first["probabilities"] == {k: near("int8")(v) for k, v in second["probabilities"].items()}
     assert visited.problems == with_headers.problems == []
+
+
+def test_over_plain_http_it_answers_too(single, make_site, launch):
+    # Browsers trust this machine's own address as they trust HTTPS, and no other name
+    browser = launch("--host-resolver-rules=MAP plain.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+    server = Server(make_site(single.output))
+    try:
+        page = browser.new_page()
+        page.goto(f"http://plain.test:{server.port}/")
+        loaded(page)
+        assert not page.evaluate("isSecureContext")
+        assert page.inner_text("#offline") == "The page needs its server on each visit."
+        wanted = load(single.output, 1, "fp32").predict("the train was late")
+        choose(page, "fp32")
+        got = ask(page, "the train was late")
+        assert got["probabilities"] == {k: near("fp32")(v) for k, v in wanted.probabilities.items()}
+    finally:
+        browser.close()
+        server.close()
 
 
 def test_the_faster_file_answers_by_default(single, visit):

@@ -174,7 +174,8 @@ function showRows(rows) {
     ...rows.map((row) => {
       const line = document.createElement("tr");
       line.classList.toggle("given", row.given);
-      const label = element("th", row.label, { scope: "row", dir: "auto" });
+      const label = element("th", "", { scope: "row" });
+      label.append(element("bdi", row.label));
       const cell = document.createElement("td");
       cell.dataset.probability = row.probability;
       const bar = element("div", "", { class: "bar" });
