@@ -311,7 +311,74 @@ def export_accuracy_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{record['command']}`, one thread. {made_on(record)}"])
 
 
+def _with_interval(value: list[float], digits: int = 3) -> str:
+    estimate, low, high = value
+    return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def copies_pairs_table(record: dict[str, Any]) -> str:
+    """Each way's scores on labelled pairs, and by how much the encoder's are better, rows paired."""
+    qqp, stsb = record["qqp"], record["stsb"]
+    measures = {
+        "QQP average precision": qqp["average_precision"],
+        "QQP F1": qqp["f1"],
+        "STS-B Pearson": stsb["pearson"],
+        "STS-B Spearman": stsb["spearman"],
+    }
+    lines = [f"| measure (95 %) | {' | '.join(measures)} |", "|---|" + "---:|" * len(measures)]
+    for name in qqp["average_precision"]:
+        cells = [_with_interval(found[name]["value"]) for found in measures.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        if "ours_is_better_by" in qqp["average_precision"][name]:
+            cells = [_with_interval(found[name]["ours_is_better_by"]) for found in measures.values()]
+            lines.append(f"| the encoder is better than {name} by | {' | '.join(cells)} |")
+    precise = qqp["precise"]
+    reached = [
+        f"{name} {one['precision']:.1%} with a recall of {one['recall']:.1%}"
+        if one["threshold"] is not None
+        else f"{name} no threshold"
+        for name, one in precise["reached"].items()
+    ]
+    told = (
+        f"QQP: {qqp['dev']['rows']:,} dev rows, {qqp['dev']['copies']} of them copies; thresholds from "
+        f"{qqp['train']['rows']:,} training rows, both samples. STS-B: {stsb['rows']:,} dev rows. The threshold for a "
+        f"precision of {precise['wanted']:.0%} on QQP's training rows reaches on its dev rows: {'; '.join(reached)}. "
+        f"MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
+    )
+    return "\n".join([*lines, "", told])
+
+
+def copies_sweep_table(record: dict[str, Any]) -> str:
+    """What each way finds of the planted copies, by kind of edit, and the time of its stages."""
+    found = record["sweep"]
+    edits = list(next(iter(found["methods"].values()))["by_edit"])
+    heads = ["way", "threshold", "precision", "recall", "F1", *edits, "seconds"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 2) + "---|"]
+    for name, one in found["methods"].items():
+        seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in one.get("seconds", {}).items())
+        cells = [name, f"{one['threshold']:.2f}", *(f"{one[part]:.1%}" for part in ("precision", "recall", "f1"))]
+        lines.append("| " + " | ".join([*cells, *(f"{one['by_edit'][edit]:.1%}" for edit in edits), seconds]) + " |")
+    told = (
+        f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
+        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
+        f"`{record['commands']['sweep']}`, one thread. {made_on(record)}"
+    )
+    return "\n".join([*lines, "", told])
+
+
+def copies_indexes_table(record: dict[str, Any]) -> str:
+    """Seconds and completeness of each index."""
+    lines = ["| index | seconds | pairs found | of those there are |", "|---|---:|---:|---:|"]
+    for one in record["indexes"]:
+        lines.append(f"| {one['index']} | {one['seconds']:.1f} | {one['pairs']:,} | {one['recall']:.1%} |")
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
+    return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {made_on(record)}"])
+
+
 TABLES = {
+    "copies_pairs": copies_pairs_table,
+    "copies_sweep": copies_sweep_table,
+    "copies_indexes": copies_indexes_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,
@@ -331,7 +398,10 @@ TABLES = {
     "bench": bench_table,
 }
 # Tables of one file's results with names of their own
-SOURCES = {"pretrain_processes": "pretrain_scale"}
+SOURCES = {
+    "pretrain_processes": "pretrain_scale",
+    **dict.fromkeys(("copies_pairs", "copies_sweep", "copies_indexes"), "copies"),
+}
 
 
 def fill(text: str) -> str:

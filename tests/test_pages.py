@@ -12,6 +12,7 @@ from pages import blocks, run_commands, run_python
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
+from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
 from tiny_checkpoints import save_checkpoint, texts, tiny_model
 
@@ -41,3 +42,32 @@ def test_moderation(tmp_path, monkeypatch, capsys):
     (tmp_path / "policy.yaml").write_text(policy)
     assert read_policy(tmp_path / "policy.yaml").labels.keys() == yaml.safe_load(policy)["labels"].keys()
     run_python(block)
+
+
+def test_copies(tmp_path, monkeypatch, capsys):
+    save_checkpoint(tmp_path / "encoder", tiny_model(num_hidden_layers=1).transformer)
+    posts = texts(40, seed=3)
+    rows = [*posts, *(text.upper() for text in posts[:5])]
+    (tmp_path / "posts.csv").write_text("text\n" + "".join(f"{text}\n" for text in rows))
+    pairs = [(text, text.replace("the", "this")) for text in posts if "the" in text]
+    pairs += list(zip(posts, texts(40, seed=4), strict=True))
+    (tmp_path / "pairs.csv").write_text("question1,question2\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    labels = [int(a.split()[-1] == b.split()[-1]) for a, b in pairs]
+    labelled = [f"{a},{b},{label}\n" for (a, b), label in zip(pairs, labels, strict=True)]
+    (tmp_path / "labelled.csv").write_text("question1,question2,is_duplicate\n" + "".join(labelled))
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("copies.md", "sh"))) == 6
+    groups = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    found = {member["line"]: group["centre"]["line"] for group in groups for member in group["members"]}
+    assert all(found[number + 42] == found[number + 2] for number in range(5))
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == len(pairs)
+    assert read_rule(tmp_path / "rule.yaml").chosen["reached"]["precision"][0] >= 0.9
+    (block,) = blocks("copies.md", "python")
+    capsys.readouterr()
+    assert "0 1 True 1.0" in run_python_output(block, capsys)
+
+
+def run_python_output(block, capsys):
+    """What a Python block prints."""
+    run_python(block)
+    return capsys.readouterr().out

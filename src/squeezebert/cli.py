@@ -33,6 +33,7 @@ from squeezebert.workflows.glue.options import (
 )
 from squeezebert.workflows.options import (
     BenchOptions,
+    CopiesOptions,
     CorpusPlaces,
     DemoOptions,
     DistilPlaces,
@@ -40,6 +41,8 @@ from squeezebert.workflows.options import (
     ExportPlaces,
     LabelledColumns,
     ModerateOptions,
+    PairsChooseOptions,
+    PairsScoreOptions,
     PolicyOptions,
     PredictOptions,
     PretrainPlaces,
@@ -110,6 +113,27 @@ def predict(options: PredictOptions, command: str) -> None:
     summary = predict_table(options)
     if summary:
         say(summary)
+
+
+def copies(options: CopiesOptions, command: str) -> None:
+    """Texts and an encoder in, groups of copies and near-copies out; needs no torch."""
+    from squeezebert.workflows.copies import sweep_table
+
+    say(sweep_table(options))
+
+
+def pairs_score(options: PairsScoreOptions, command: str) -> None:
+    """Pairs of texts and a model in, how alike they are and whether they count as copies out."""
+    from squeezebert.workflows.copies import score_table
+
+    say(score_table(options))
+
+
+def pairs_choose(options: PairsChooseOptions, command: str) -> None:
+    """Labelled pairs and a model in, the score from which on two texts count as copies out."""
+    from squeezebert.workflows.copies import choose_threshold
+
+    say(choose_threshold(options, say))
 
 
 def serve(options: ServeOptions, command: str) -> None:
@@ -196,6 +220,9 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "predict": (predict, (PredictOptions,)),
     "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
+    "copies": (copies, (CopiesOptions,)),
+    "pairs score": (pairs_score, (PairsScoreOptions,)),
+    "pairs choose": (pairs_choose, (PairsChooseOptions,)),
     "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
@@ -208,7 +235,10 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "glue submit": (glue_submit, (GlueSubmitOptions,)),
 }
 # What verbs of two words have in common, for `--help`
-FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
+FAMILIES = {
+    "glue": "The GLUE benchmark: train, measure, report, submit.",
+    "pairs": "Pairs of texts: score them, and choose from which score on they are copies.",
+}
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75
 # Options that are written without a name, first things first

@@ -45,17 +45,15 @@ def predict_table(options: PredictOptions) -> str:
     def skip(error: TableError) -> None:
         skipped.append(error)
 
-    examples = _checked(read_examples(options.file, reading, on_skip=skip), pair)
+    examples = checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
     cut = 0
-    read, written = Path(options.file), Path(options.output)
-    if "-" not in (options.file, options.output) and written.exists() and read.exists() and written.samefile(read):
-        raise OptionError(f"--output {options.output}: the file that is read; name another")
+    check_output(options.file, options.output)
     with open_output(options.output) as stream:
-        write = _writer(stream, options)
+        write = writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
         with bar:
-            for number, (example, answer) in enumerate(_answers(model, examples, options.batch_size), start=1):
+            for number, (example, answer) in enumerate(answered(model, examples, options.batch_size), start=1):
                 write(example, answer)
                 cut += answer.truncated
                 bar.update()
@@ -69,7 +67,7 @@ def predict_table(options: PredictOptions) -> str:
     return "\n".join(said)
 
 
-def _answers(
+def answered(
     model: Predictor, examples: Iterable[Example], batch_size: int | None
 ) -> Iterator[tuple[Example, Prediction]]:
     """Pair each example with its answer, holding only those that the model holds."""
@@ -84,7 +82,7 @@ def _answers(
         yield waiting.pop(0), answer
 
 
-def _checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]:
+def checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]:
     """Refuse single texts for a model of pairs, and the second text nobody asked for, at the first row."""
     for example in examples:
         if pair is True and example.text_pair is None:
@@ -94,7 +92,8 @@ def _checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example
         yield example
 
 
-def _writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Prediction], None]:
+def writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Prediction], None]:
+    """Return what writes a row and its answer to a stream."""
     if options.format == "csv":
         table = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -128,6 +127,13 @@ def csv_row(example: Example, answer: Prediction) -> dict[str, Any]:
         "value": answer.value,
         "truncated": answer.truncated,
     }
+
+
+def check_output(file: str, output: str) -> None:
+    """Raise `OptionError` where the output would be written over the file that is read."""
+    read, written = Path(file), Path(output)
+    if "-" not in (file, output) and written.exists() and read.exists() and written.samefile(read):
+        raise OptionError(f"--output {output}: the file that is read; name another")
 
 
 @contextmanager
