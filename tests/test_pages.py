@@ -71,3 +71,14 @@ def run_python_output(block, capsys):
     """What a Python block prints."""
     run_python(block)
     return capsys.readouterr().out
+
+
+def test_sentence_transformers(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "encoder", tiny_model(num_hidden_layers=1).transformer)
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("sentence-transformers.md", "sh"))) == 1
+    first, second = blocks("sentence-transformers.md", "python")
+    names = run_python(first)
+    expected = load("exported", 1).encode(["The train was late again.", "A quiet morning by the river."])
+    np.testing.assert_array_equal(names["vectors"], expected)
+    assert run_python(second)["model"].get_embedding_dimension() == 32
