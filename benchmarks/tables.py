@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
@@ -275,6 +276,27 @@ def bulk_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+MESSAGES_A_DAY = 300e9
+CORES_A_MACHINE = 64
+
+
+def bulk_day_table(record: dict[str, Any]) -> str:
+    """Cores and machines that would read a day's messages in a day, at the measured speed of one core."""
+    heads = ["reader", "texts a second and core", "cores", f"machines of {CORES_A_MACHINE} cores", "core-hours"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, seconds in record["seconds"].items():
+        rate = record["texts"] / seconds / record["threads"]
+        cores = math.ceil(MESSAGES_A_DAY / rate / 86_400)
+        shown = f"{name} file" if name in record["faster"] else "transformers' pipeline"
+        cells = [shown, f"{rate:,.0f}", f"{cores:,}", f"{math.ceil(cores / CORES_A_MACHINE):,}", f"{24 * cores:,}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    told = (
+        f"{MESSAGES_A_DAY / 1e9:,.0f} billion texts of {record['tokens'] / record['texts']:.0f} tokens. "
+        f"`{record['command']}`, {record['threads']} thread. {made_on(record)}"
+    )
+    return "\n".join([*lines, "", told])
+
+
 def serving_table(record: dict[str, Any]) -> str:
     """Requests a second and what clients wait, alone and under load."""
     lines = [
@@ -335,8 +357,8 @@ def copies_pairs_table(record: dict[str, Any]) -> str:
     precise = qqp["precise"]
     reached = [
         f"{name} {one['precision']:.1%} with a recall of {one['recall']:.1%}"
-        if one["threshold"] is not None
-        else f"{name} no threshold"
+        if one.get("pairs")
+        else f"{name} no pair"
         for name, one in precise["reached"].items()
     ]
     told = (
@@ -381,6 +403,7 @@ TABLES = {
     "copies_indexes": copies_indexes_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
+    "bulk_day": bulk_day_table,
     "serving": serving_table,
     "demo": demo_table,
     "train_step": train_step_table,
@@ -400,6 +423,7 @@ TABLES = {
 # Tables of one file's results with names of their own
 SOURCES = {
     "pretrain_processes": "pretrain_scale",
+    "bulk_day": "bulk",
     **dict.fromkeys(("copies_pairs", "copies_sweep", "copies_indexes"), "copies"),
 }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import numpy as np
+import pytest
 import yaml
 
 from pages import blocks, run_commands, run_python
+from squeezebert.cli import build_parser
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
@@ -82,3 +85,29 @@ def test_sentence_transformers(tmp_path, monkeypatch):
     expected = load("exported", 1).encode(["The train was late again.", "A quiet morning by the river."])
     np.testing.assert_array_equal(names["vectors"], expected)
     assert run_python(second)["model"].get_embedding_dimension() == 32
+
+
+def test_bulk_commands_are_understood():
+    """Here they are only parsed: the slow test runs them."""
+    parser = build_parser()
+    commands = [line for block in blocks("bulk.md", "sh") for line in block.splitlines() if line[:11] == "squeezebert"]
+    for command in commands:
+        parsed = parser.parse_args(shlex.split(command)[1:])
+        assert parsed.verb == "predict"
+    assert len(commands) == 1
+
+
+@pytest.mark.slow
+def test_bulk(tmp_path, monkeypatch):
+    about = {"task": "single_label", "labels": ["fine", "rude", "spam"], "max_length": 40}
+    about["text_columns"] = {"text": "text", "text_pair": None}
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", tiny_model(), about)
+    export_checkpoint(checkpoint, tmp_path / "exported", ExportOptions(threads=1, force=True))
+    (tmp_path / "messages").mkdir()
+    for number in range(3):
+        rows = "text\n" + "".join(f"{text}\n" for text in texts(30, seed=number))
+        (tmp_path / "messages" / f"{number}.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("bulk.md", "sh"))) == 1
+    assert json.loads((tmp_path / "answers" / "answers.json").read_text())["rows"] == 90
+    assert sorted(path.name for path in (tmp_path / "answers").glob("*.jsonl"))[2] == "00002-000000.jsonl"

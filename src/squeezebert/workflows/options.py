@@ -182,13 +182,14 @@ class PredictOptions:
     folder: str
     """Exported model."""
     file: str
-    """Table or text file to read; - for standard input: JSON lines, or one text a line."""
+    """Table or text file to read; - for standard input: JSON lines, or one text a line. With `--engine ray` also a
+    folder of tables."""
     text: str | None = None
     """Column of the text, found by its name when not given."""
     text_pair: str | None = None
     """Column of the second text, for a model of pairs."""
     output: str = "-"
-    """File for the answers; - for standard output."""
+    """File for the answers; - for standard output. With `--engine ray` a folder, for parts of them."""
     format: Literal["jsonl", "csv"] = "jsonl"
     """JSON lines with all probabilities, or CSV with the decision."""
     top: int | None = None
@@ -203,9 +204,21 @@ class PredictOptions:
     """Encoding of the text file; a byte-order mark in a file outranks it."""
     skip_bad_rows: bool = False
     """Pass over and count rows that cannot be read, instead of stopping at the first."""
+    engine: Literal["local", "ray"] = "local"
+    """Who computes: this process, or workers of a Ray cluster. A run of workers that was killed goes on when its
+    command is repeated."""
+    workers: int | None = None
+    """Workers of the cluster, each of `--threads` (then 1 by default); as many as it has room for by default."""
+    address: str | None = None
+    """Ray cluster to use; by default one is started on this machine, for this run."""
+    part_rows: int = 8192
+    """Rows of a part, of which a worker that is killed loses one. fp32 answers do not depend on it in multiples of
+    1024."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "threads", "batch_size"):
+        if self.engine == "local" and (self.workers is not None or self.address is not None):
+            raise OptionError("--workers and --address are for --engine ray")
+        for name in ("top", "threads", "batch_size", "workers", "part_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {value}: expected 1 or more")

@@ -32,6 +32,10 @@ def predict_table(options: PredictOptions) -> str:
     Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped (what was answered before
     it is in the output), and `OptionError` for an output that cannot be written.
     """
+    if options.engine == "ray":
+        from squeezebert.workflows.cluster import predict_on_cluster
+
+        return predict_on_cluster(options)
     model = load(options.folder, options.threads, options.precision)
     pair = model.manifest.pair
     reading = DataOptions(
