@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
@@ -278,6 +279,27 @@ def bulk_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+MESSAGES_A_DAY = 300e9
+CORES_A_MACHINE = 64
+
+
+def bulk_day_table(record: dict[str, Any]) -> str:
+    """Cores and machines that would read a day's messages in a day, at the measured speed of one core."""
+    heads = ["reader", "texts a second and core", "cores", f"machines of {CORES_A_MACHINE} cores", "core-hours"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, seconds in record["seconds"].items():
+        rate = record["texts"] / seconds / record["threads"]
+        cores = math.ceil(MESSAGES_A_DAY / rate / 86_400)
+        shown = f"{name} file" if name in record["faster"] else "transformers' pipeline"
+        cells = [shown, f"{rate:,.0f}", f"{cores:,}", f"{math.ceil(cores / CORES_A_MACHINE):,}", f"{24 * cores:,}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    told = (
+        f"{MESSAGES_A_DAY / 1e9:,.0f} billion texts of {record['tokens'] / record['texts']:.0f} tokens. "
+        f"`{record['command']}`, {record['threads']} thread. {made_on(record)}"
+    )
+    return "\n".join([*lines, "", told])
+
+
 def serving_table(record: dict[str, Any]) -> str:
     """Requests a second and what clients wait, alone and under load."""
     lines = [
@@ -523,6 +545,70 @@ def summaries_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"In points. {told}. {job_told(record)}"])
 
 
+def _with_interval(value: list[float], digits: int = 3) -> str:
+    estimate, low, high = value
+    return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def copies_pairs_table(record: dict[str, Any]) -> str:
+    """Each way's scores on labelled pairs, and by how much the encoder's are better, rows paired."""
+    qqp, stsb = record["qqp"], record["stsb"]
+    measures = {
+        "QQP average precision": qqp["average_precision"],
+        "QQP F1": qqp["f1"],
+        "STS-B Pearson": stsb["pearson"],
+        "STS-B Spearman": stsb["spearman"],
+    }
+    lines = [f"| measure (95 %) | {' | '.join(measures)} |", "|---|" + "---:|" * len(measures)]
+    for name in qqp["average_precision"]:
+        cells = [_with_interval(found[name]["value"]) for found in measures.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        if "ours_is_better_by" in qqp["average_precision"][name]:
+            cells = [_with_interval(found[name]["ours_is_better_by"]) for found in measures.values()]
+            lines.append(f"| the encoder is better than {name} by | {' | '.join(cells)} |")
+    precise = qqp["precise"]
+    reached = [
+        f"{name} {one['precision']:.1%} with a recall of {one['recall']:.1%}"
+        if one.get("pairs")
+        else f"{name} no pair"
+        for name, one in precise["reached"].items()
+    ]
+    told = (
+        f"QQP: {qqp['dev']['rows']:,} dev rows, {qqp['dev']['copies']} of them copies; thresholds from "
+        f"{qqp['train']['rows']:,} training rows, both samples. STS-B: {stsb['rows']:,} dev rows. The threshold for a "
+        f"precision of {precise['wanted']:.0%} on QQP's training rows reaches on its dev rows: {'; '.join(reached)}. "
+        f"MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
+    )
+    return "\n".join([*lines, "", told])
+
+
+def copies_sweep_table(record: dict[str, Any]) -> str:
+    """What each way finds of the planted copies, by kind of edit, and the time of its stages."""
+    found = record["sweep"]
+    edits = list(next(iter(found["methods"].values()))["by_edit"])
+    heads = ["way", "threshold", "precision", "recall", "F1", *edits, "seconds"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 2) + "---|"]
+    for name, one in found["methods"].items():
+        seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in one.get("seconds", {}).items())
+        cells = [name, f"{one['threshold']:.2f}", *(f"{one[part]:.1%}" for part in ("precision", "recall", "f1"))]
+        lines.append("| " + " | ".join([*cells, *(f"{one['by_edit'][edit]:.1%}" for edit in edits), seconds]) + " |")
+    told = (
+        f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
+        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
+        f"`{record['commands']['sweep']}`, one thread. {made_on(record)}"
+    )
+    return "\n".join([*lines, "", told])
+
+
+def copies_indexes_table(record: dict[str, Any]) -> str:
+    """Seconds and completeness of each index."""
+    lines = ["| index | seconds | pairs found | of those there are |", "|---|---:|---:|---:|"]
+    for one in record["indexes"]:
+        lines.append(f"| {one['index']} | {one['seconds']:.1f} | {one['pairs']:,} | {one['recall']:.1%} |")
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
+    return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {made_on(record)}"])
+
+
 TABLES = {
     "sizes": sizes_table,
     "glue": glue_table,
@@ -534,8 +620,12 @@ TABLES = {
     "folders_strangers": folders_strangers_table,
     "ranking": ranking_table,
     "summaries": summaries_table,
+    "copies_pairs": copies_pairs_table,
+    "copies_sweep": copies_sweep_table,
+    "copies_indexes": copies_indexes_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
+    "bulk_day": bulk_day_table,
     "serving": serving_table,
     "demo": demo_table,
     "train_step": train_step_table,
@@ -553,7 +643,15 @@ TABLES = {
     "bench": bench_table,
 }
 # Tables of one file's results with names of their own
-SOURCES = {"pretrain_processes": "pretrain_scale", "glue_grid": "glue", "folders_strangers": "folders"}
+SOURCES = {
+    "pretrain_processes": "pretrain_scale",
+    "glue_grid": "glue",
+    "folders_strangers": "folders",
+    "bulk_day": "bulk",
+    "copies_pairs": "copies",
+    "copies_sweep": "copies",
+    "copies_indexes": "copies",
+}
 
 
 def fill(text: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
+import pytest
 import yaml
 
 import squeezebert.workflows.web
 from pages import DOCS, blocks, run_commands, run_python
+from squeezebert.cli import build_parser
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
+from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.web.site import HEADERS
 from stand_ins import stand_in_engine
@@ -131,3 +135,69 @@ def test_summaries(encoder, tmp_path, monkeypatch, capsys):
     (block,) = blocks("summaries.md", "python")
     run_python(block)
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_copies(tmp_path, monkeypatch, capsys):
+    save_checkpoint(tmp_path / "encoder", tiny_model(num_hidden_layers=1).transformer)
+    posts = texts(40, seed=3)
+    rows = [*posts, *(text.upper() for text in posts[:5])]
+    (tmp_path / "posts.csv").write_text("text\n" + "".join(f"{text}\n" for text in rows))
+    pairs = [(text, text.replace("the", "this")) for text in posts if "the" in text]
+    pairs += list(zip(posts, texts(40, seed=4), strict=True))
+    (tmp_path / "pairs.csv").write_text("question1,question2\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    labels = [int(a.split()[-1] == b.split()[-1]) for a, b in pairs]
+    labelled = [f"{a},{b},{label}\n" for (a, b), label in zip(pairs, labels, strict=True)]
+    (tmp_path / "labelled.csv").write_text("question1,question2,is_duplicate\n" + "".join(labelled))
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("copies.md", "sh"))) == 6
+    groups = [json.loads(line) for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
+    found = {member["line"]: group["centre"]["line"] for group in groups for member in group["members"]}
+    assert all(found[number + 42] == found[number + 2] for number in range(5))
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == len(pairs)
+    assert read_rule(tmp_path / "rule.yaml").chosen["reached"]["precision"][0] >= 0.9
+    (block,) = blocks("copies.md", "python")
+    capsys.readouterr()
+    assert "0 1 True 1.0" in run_python_output(block, capsys)
+
+
+def run_python_output(block, capsys):
+    """What a Python block prints."""
+    run_python(block)
+    return capsys.readouterr().out
+
+
+def test_sentence_transformers(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "encoder", tiny_model(num_hidden_layers=1).transformer)
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("sentence-transformers.md", "sh"))) == 1
+    first, second = blocks("sentence-transformers.md", "python")
+    names = run_python(first)
+    expected = load("exported", 1).encode(["The train was late again.", "A quiet morning by the river."])
+    np.testing.assert_array_equal(names["vectors"], expected)
+    assert run_python(second)["model"].get_embedding_dimension() == 32
+
+
+def test_bulk_commands_are_understood():
+    """Here they are only parsed: the slow test runs them."""
+    parser = build_parser()
+    commands = [line for block in blocks("bulk.md", "sh") for line in block.splitlines() if line[:11] == "squeezebert"]
+    for command in commands:
+        parsed = parser.parse_args(shlex.split(command)[1:])
+        assert parsed.verb == "predict"
+    assert len(commands) == 1
+
+
+@pytest.mark.slow
+def test_bulk(tmp_path, monkeypatch):
+    about = {"task": "single_label", "labels": ["fine", "rude", "spam"], "max_length": 40}
+    about["text_columns"] = {"text": "text", "text_pair": None}
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", tiny_model(), about)
+    export_checkpoint(checkpoint, tmp_path / "exported", ExportOptions(threads=1, force=True))
+    (tmp_path / "messages").mkdir()
+    for number in range(3):
+        rows = "text\n" + "".join(f"{text}\n" for text in texts(30, seed=number))
+        (tmp_path / "messages" / f"{number}.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("bulk.md", "sh"))) == 1
+    assert json.loads((tmp_path / "answers" / "answers.json").read_text())["rows"] == 90
+    assert sorted(path.name for path in (tmp_path / "answers").glob("*.jsonl"))[2] == "00002-000000.jsonl"

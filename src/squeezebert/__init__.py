@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from squeezebert.runtime.predictor import load as load
     from squeezebert.workflows.estimator import SqueezeBertClassifier as SqueezeBertClassifier
     from squeezebert.workflows.estimator import SqueezeBertRegressor as SqueezeBertRegressor
+    from squeezebert.workflows.sentences import SentenceEncoder as SentenceEncoder
 
 __version__ = "0.1.0"
 
-# public name -> the module that defines it; none needs torch before it is used
+# public name -> the module that defines it; none needs torch before it is used, but SentenceEncoder
 _PUBLIC = {
     "SqueezeBertError": "squeezebert.files.errors",
     "Prediction": "squeezebert.runtime.predictor",
     "Predictor": "squeezebert.runtime.predictor",
+    "SentenceEncoder": "squeezebert.workflows.sentences",
     "SqueezeBertClassifier": "squeezebert.workflows.estimator",
     "SqueezeBertRegressor": "squeezebert.workflows.estimator",
     "load": "squeezebert.runtime.predictor",
 }
 
-# Without the names that need scikit-learn: `from squeezebert import *` works on the base install
+# Without the names that need more: `from squeezebert import *` works on the base install
 __all__ = ["Prediction", "Predictor", "SqueezeBertError", "__version__", "load"]
 
 

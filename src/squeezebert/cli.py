@@ -33,6 +33,7 @@ from squeezebert.workflows.glue.options import (
 )
 from squeezebert.workflows.options import (
     BenchOptions,
+    CopiesOptions,
     CorpusPlaces,
     DemoOptions,
     DistilPlaces,
@@ -43,6 +44,8 @@ from squeezebert.workflows.options import (
     FoldersSortOptions,
     LabelledColumns,
     ModerateOptions,
+    PairsChooseOptions,
+    PairsScoreOptions,
     PolicyOptions,
     PredictOptions,
     PretrainPlaces,
@@ -161,6 +164,27 @@ def predict(options: PredictOptions, command: str) -> None:
         say(summary)
 
 
+def copies(options: CopiesOptions, command: str) -> None:
+    """Texts and an encoder in, groups of copies and near-copies out; needs no torch."""
+    from squeezebert.workflows.copies import sweep_table
+
+    say(sweep_table(options))
+
+
+def pairs_score(options: PairsScoreOptions, command: str) -> None:
+    """Pairs of texts and a model in, how alike they are and whether they count as copies out."""
+    from squeezebert.workflows.copies import score_table
+
+    say(score_table(options))
+
+
+def pairs_choose(options: PairsChooseOptions, command: str) -> None:
+    """Labelled pairs and a model in, the score from which on two texts count as copies out."""
+    from squeezebert.workflows.copies import choose_threshold
+
+    say(choose_threshold(options, say))
+
+
 def serve(options: ServeOptions, command: str) -> None:
     """An exported model in, a service that answers over HTTP out; needs no torch."""
     from squeezebert.workflows.serve import serve_folder
@@ -258,6 +282,9 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "folders show": (folders_show, (SorterPlace,)),
     "rank": (rank, (RankOptions,)),
     "summarise": (summarise, (SummariseOptions,)),
+    "copies": (copies, (CopiesOptions,)),
+    "pairs score": (pairs_score, (PairsScoreOptions,)),
+    "pairs choose": (pairs_choose, (PairsChooseOptions,)),
     "serve": (serve, (ServeOptions,)),
     "web": (web, (WebOptions,)),
     "bench": (bench, (BenchOptions,)),
@@ -274,6 +301,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
 FAMILIES = {
     "folders": "Messages sorted into folders: learn from examples, sort, forget, show.",
     "glue": "The GLUE benchmark: train, measure, report, submit.",
+    "pairs": "Pairs of texts: score them, and choose from which score on they are copies.",
 }
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75

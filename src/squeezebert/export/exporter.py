@@ -60,6 +60,16 @@ Array = NDArray[np.float64]
 MODEL_PATHS: Mapping[Precision, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 # Fused, it is slower on CPUs than the Add and LayerNormalization it replaces (onnxruntime 1.32); check each release
 DISABLED_OPTIMIZERS = ("SkipLayerNormFusion",)
+# With what sentence-transformers loads an encoder. Folders that are out there name this class: it must not move
+_SENTENCE_MODULES: list[dict[str, Any]] = [
+    {"idx": 0, "name": "0", "path": "", "type": "squeezebert.workflows.sentences.SentenceEncoder"},
+]
+_SENTENCE_CONFIG: dict[str, Any] = {
+    "model_type": "SentenceTransformer",
+    "prompts": {},
+    "default_prompt_name": None,
+    "similarity_fn_name": "cosine",
+}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
@@ -273,8 +283,12 @@ def _write_tokenizer_and_config(folder: Path, source: Checkpoint) -> None:
     for path in folder.iterdir():
         if path.name not in _TOKENIZER_FILES:
             path.unlink()
-    text = json.dumps(source.config(), indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    written: dict[str, Any] = {"config.json": source.config()}
+    if source.task == "embedding":
+        written |= {"modules.json": _SENTENCE_MODULES, "config_sentence_transformers.json": _SENTENCE_CONFIG}
+    for name, content in written.items():
+        text = json.dumps(content, indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
 def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:

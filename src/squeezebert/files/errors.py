@@ -17,6 +17,10 @@ class FolderError(SqueezeBertError):
     """A checkpoint or exported folder that is missing, incomplete, damaged or of another kind."""
 
 
+class ClusterError(SqueezeBertError):
+    """Workers of a cluster that failed: says why, and how to go on."""
+
+
 class OptionError(SqueezeBertError):
     """An option whose value cannot be used: names the option, the value and what is accepted."""
 

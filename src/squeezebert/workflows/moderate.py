@@ -65,36 +65,32 @@ def choose_rule(
     Blocked is from the lowest threshold on at which `block_precision` is reached, if it is at any; reviewed from the
     highest at which `review_recall` is. A threshold lies half-way to the next lower score.
     """
-    from sklearn.metrics import precision_recall_curve
+    from squeezebert.data import thresholds
 
-    precision, recall, thresholds = precision_recall_curve(present, scores)
-    precise = np.flatnonzero(precision[:-1] >= block_precision)
-    complete = np.flatnonzero(recall[:-1] >= review_recall)
-    block = None if not len(precise) else _below(thresholds[precise[0]], scores)
-    review = _below(thresholds[complete[-1]], scores)
+    block = thresholds.precise_threshold(scores, present, block_precision)
+    review = thresholds.complete_threshold(scores, present, review_recall)
     if block is not None:
         review = min(review, block)
     rule = Rule(review, block)
     reached: dict[str, Any] = {"present": int(present.sum())}
     for name, threshold in (("block", block), ("review", review)):
         if threshold is not None:
-            reached |= {name: _reached(scores >= threshold, present)}
+            held = scores >= threshold
+            reached |= {name: {"posts": int(held.sum()), **thresholds.reached(held, present)}}
     return rule, reached
 
 
 def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Iterator[str]:
     """Say what a label's thresholds reach, and what they cannot."""
+    from squeezebert.data import thresholds
+
     for name, verb in (("block", "blocked"), ("review", "reviewed or blocked")):
         threshold = getattr(rule, name)
         if threshold is None:
             yield f"no threshold reaches a precision of {options.block_precision:g} on these rows: nothing is blocked"
             continue
         found = reached[name]
-        (precision, low, high), (recall, *between) = found["precision"], found["recall"]
-        yield (
-            f"{verb} from {threshold:.3f} on: {found['posts']} posts, precision {precision:.1%} (95 % {low:.1%} to "
-            f"{high:.1%}), recall {recall:.1%} ({between[0]:.1%} to {between[1]:.1%})"
-        )
+        yield f"{verb} from {threshold:.3f} on: {found['posts']} posts, {thresholds.describe(found)}"
         if name == "block" and found["posts"] < _FEW:
             yield f"warning: {found['posts']} posts are few to know a precision by; give more rows"
 
@@ -170,21 +166,3 @@ def _single(examples: Iterator[Example]) -> Iterator[Example]:
         if example.text_pair is not None:
             raise OptionError(f"{example.place}: a post is one text: name its column, --text")
         yield example
-
-
-def _below(threshold: float, scores: np.ndarray) -> float:
-    """Half-way to the next lower score: the threshold itself is the score of a row and has no margin."""
-    lower = scores[scores < threshold]
-    return float((threshold + (lower.max() if len(lower) else 0.0)) / 2)
-
-
-def _reached(held: np.ndarray, present: np.ndarray) -> dict[str, Any]:
-    from squeezebert.data.statistics import wilson_interval
-
-    right, posts = int((held & present).sum()), int(held.sum())
-    shares = {"precision": (right, posts), "recall": (right, int(present.sum()))}
-    told: dict[str, Any] = {"posts": posts}
-    for name, (count, of) in shares.items():
-        found = wilson_interval(count, of)
-        told[name] = [round(value, 4) for value in (found.estimate, found.low, found.high)]
-    return told

@@ -182,13 +182,14 @@ class PredictOptions:
     folder: str
     """Exported model."""
     file: str
-    """Table or text file to read; - for standard input: JSON lines, or one text a line."""
+    """Table or text file to read; - for standard input: JSON lines, or one text a line. With `--engine ray` also a
+    folder of tables."""
     text: str | None = None
     """Column of the text, found by its name when not given."""
     text_pair: str | None = None
     """Column of the second text, for a model of pairs."""
     output: str = "-"
-    """File for the answers; - for standard output."""
+    """File for the answers; - for standard output. With `--engine ray` a folder, for parts of them."""
     format: Literal["jsonl", "csv"] = "jsonl"
     """JSON lines with all probabilities, or CSV with the decision."""
     top: int | None = None
@@ -203,9 +204,21 @@ class PredictOptions:
     """Encoding of the text file; a byte-order mark in a file outranks it."""
     skip_bad_rows: bool = False
     """Pass over and count rows that cannot be read, instead of stopping at the first."""
+    engine: Literal["local", "ray"] = "local"
+    """Who computes: this process, or workers of a Ray cluster. A run of workers that was killed goes on when its
+    command is repeated."""
+    workers: int | None = None
+    """Workers of the cluster, each of `--threads` (then 1 by default); as many as it has room for by default."""
+    address: str | None = None
+    """Ray cluster to use; by default one is started on this machine, for this run."""
+    part_rows: int = 8192
+    """Rows of a part, of which a worker that is killed loses one. fp32 answers do not depend on it in multiples of
+    1024."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "threads", "batch_size"):
+        if self.engine == "local" and (self.workers is not None or self.address is not None):
+            raise OptionError("--workers and --address are for --engine ray")
+        for name in ("top", "threads", "batch_size", "workers", "part_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
@@ -551,3 +564,120 @@ def check_threads(threads: int | None) -> None:
     """Raise `OptionError` for fewer threads than one."""
     if threads is not None and threads < 1:
         raise OptionError(f"--threads {threads}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class CopiesOptions:
+    """Which texts to compare with each other, with which model, and what counts as a copy."""
+
+    folder: str
+    """Exported encoder."""
+    file: str
+    """Table or text file to read; - for standard input: JSON lines, or one text a line. It is held in memory."""
+    output: str = "-"
+    """File for the groups, one JSON object a group; - for standard output."""
+    threshold: float | None = None
+    """Cosine from which on a text counts as a copy of another. Without it and without `--rule`, 0.9."""
+    rule: str | None = None
+    """YAML file with a threshold; `squeezebert pairs choose` writes one."""
+    vectors: str | None = None
+    """File to keep the texts' vectors in: what it holds is not computed again, so that a run that was cut off goes
+    on, and a collection that grew is read from where it ended."""
+    with_text: bool = True
+    """Write the texts into their groups, and not only where they are."""
+    text: str | None = None
+    """Column of the text, found by its name when not given."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine and of the search; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.rule is not None:
+            raise OptionError("--threshold and --rule both say what a copy is: give one of them")
+        if self.threshold is not None and not -1 < self.threshold <= 1:
+            raise OptionError(f"--threshold {self.threshold}: expected a cosine above -1, to 1")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"--threads {self.threads}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PairsScoreOptions:
+    """Which pairs to score, with which model, and from which score on they are copies."""
+
+    folder: str
+    """Exported encoder, or classifier or regression of pairs."""
+    file: str
+    """Table with two columns of text; - for standard input, as JSON lines."""
+    output: str = "-"
+    """File for the scores, one JSON object a pair; - for standard output."""
+    threshold: float | None = None
+    """Score from which on a pair counts as copies. Without it and without `--rule`, 0.9 for an encoder's cosine, 0.5
+    for a classifier's probability."""
+    rule: str | None = None
+    """YAML file with a threshold; `squeezebert pairs choose` writes one."""
+    positive: str | None = None
+    """A classifier's label for two texts that mean the same, found by its name when not given."""
+    text: str | None = None
+    """Column of the first text, found by its name when not given."""
+    text_pair: str | None = None
+    """Column of the second text, found by its name when not given."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.rule is not None:
+            raise OptionError("--threshold and --rule both say what a copy is: give one of them")
+        if self.threshold is not None and not abs(self.threshold) < float("inf"):
+            raise OptionError(f"--threshold {self.threshold}: expected a number")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"--threads {self.threads}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class PairsChooseOptions:
+    """What `pairs choose` reads, what the threshold has to reach, and where it is written."""
+
+    folder: str
+    """Exported encoder, or classifier or regression of pairs."""
+    data: str
+    """Table of labelled pairs that training did not see."""
+    output: str
+    """YAML file for the threshold."""
+    least_precision: float = 0.9
+    """Share of the pairs that count as copies which really are, at the least. The threshold is the lowest that reaches
+    it on the rows."""
+    positive: str | None = None
+    """The label of pairs that mean the same, found by its name (1, true, yes, duplicate, ...) when not given."""
+    text: str | None = None
+    """Column of the first text, found by its name when not given."""
+    text_pair: str | None = None
+    """Column of the second text, found by its name when not given."""
+    label: str | None = None
+    """Column of the label, found by its name when not given."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one. The threshold is of that file alone."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be used, instead of stopping at the first."""
+    overwrite: bool = False
+    """Replace a threshold that is there already."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_precision <= 1:
+            raise OptionError(f"--least-precision {self.least_precision}: expected a share above 0, to 1")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"--threads {self.threads}: expected 1 or more")

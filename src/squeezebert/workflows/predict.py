@@ -32,6 +32,10 @@ def predict_table(options: PredictOptions) -> str:
     Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped (what was answered before
     it is in the output), and `OptionError` for an output that cannot be written.
     """
+    if options.engine == "ray":
+        from squeezebert.workflows.cluster import predict_on_cluster
+
+        return predict_on_cluster(options)
     model = load(options.folder, options.threads, options.precision)
     pair = model.manifest.pair
     reading = DataOptions(
@@ -45,15 +49,15 @@ def predict_table(options: PredictOptions) -> str:
     def skip(error: TableError) -> None:
         skipped.append(error)
 
-    examples = _checked(read_examples(options.file, reading, on_skip=skip), pair)
+    examples = checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
     cut = 0
     refuse_same_file(options.file, options.output)
     with open_output(options.output) as stream:
-        write = _writer(stream, options)
+        write = writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
         with bar:
-            for number, (example, answer) in enumerate(_answers(model, examples, options.batch_size), start=1):
+            for number, (example, answer) in enumerate(answered(model, examples, options.batch_size), start=1):
                 write(example, answer)
                 cut += answer.truncated
                 bar.update()
@@ -67,7 +71,7 @@ def predict_table(options: PredictOptions) -> str:
     return "\n".join(said)
 
 
-def _answers(
+def answered(
     model: Predictor, examples: Iterable[Example], batch_size: int | None
 ) -> Iterator[tuple[Example, Prediction]]:
     """Pair each example with its answer, holding only those that the model holds."""
@@ -82,7 +86,7 @@ def _answers(
         yield waiting.pop(0), answer
 
 
-def _checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]:
+def checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]:
     """Refuse single texts for a model of pairs, and the second text nobody asked for, at the first row."""
     for example in examples:
         if pair is True and example.text_pair is None:
@@ -92,7 +96,8 @@ def _checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example
         yield example
 
 
-def _writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Prediction], None]:
+def writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Prediction], None]:
+    """Return what writes a row and its answer to a stream."""
     if options.format == "csv":
         table = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
         table.writeheader()

@@ -1,0 +1,254 @@
+"""Texts swept for copies, pairs scored, and the threshold of a copy chosen: the jobs behind `copies` and `pairs`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from squeezebert.data.options import DataOptions
+from squeezebert.data.reading import Example, read_examples
+from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.runtime.copies import Cluster, Copies, find_copies, import_faiss
+from squeezebert.runtime.pairs import POSITIVE, CopyRule, PairScorer, exact_copies, read_rule, write_rule
+from squeezebert.runtime.predictor import load
+from squeezebert.runtime.ranking import VectorStore
+from squeezebert.workflows.options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
+from squeezebert.workflows.predict import open_output, refuse_same_file, watched
+
+# Pairs that are scored at a time
+_PAIRS = 1024
+# Fewer pairs than this above a threshold say little about its precision
+_FEW = 20
+
+
+def sweep_table(options: CopiesOptions) -> str:
+    """Find the copies among the texts of a table, write a line for each group, and return what was found.
+
+    Raises `FolderError` for the model and for a file of vectors that is damaged or another encoder's, `TableError` for
+    a bad row unless they are skipped, `OptionError` for a model that is no encoder, a rule that does not fit and an
+    output that cannot be written, `DependencyError` without faiss.
+    """
+    import_faiss()
+    model = load(options.folder, options.threads, options.precision)
+    if model.task != "embedding":
+        raise OptionError(f"{options.folder}: copies are found by an encoder, and this is a model of {model.task}")
+    rule = _rule(PairScorer(model), options)
+    if not -1 < rule.threshold <= 1:
+        raise OptionError(f"--rule {options.rule}: threshold {rule.threshold:g}: expected a cosine above -1, to 1")
+    refuse_same_file(options.file, options.output)
+    store = VectorStore(model, None if options.vectors is None else _place_of_vectors(options.vectors))
+    skipped: list[TableError] = []
+    reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
+    examples = []
+    for example in read_examples(options.file, reading, on_skip=skipped.append):
+        if example.text_pair is not None:
+            raise OptionError(f"{example.place}: copies are of single texts: name the column to read, --text")
+        examples.append(example)
+    with open_output(options.output) as stream:
+        bars = _Bars(disabled=None if options.output != "-" else not watched(stream))
+        try:
+            found = find_copies(
+                [example.text for example in examples], store, rule.threshold, options.threads, bars.told
+            )
+        finally:
+            bars.close()
+        for cluster in found.clusters:
+            print(json.dumps(json_cluster(cluster, examples, options.with_text), ensure_ascii=False), file=stream)
+    said = [*_told(found, rule.threshold)]
+    if skipped:
+        said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    if found.cut:
+        said.append(
+            f"{found.cut} texts were longer than the model's {model.manifest.max_length} tokens: they were compared "
+            "by their beginnings"
+        )
+    return "\n".join(said)
+
+
+def score_table(options: PairsScoreOptions) -> str:
+    """Score each pair of a table, write a line for it, and return how many count as copies.
+
+    Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped, and `OptionError` for a
+    model that is not of pairs, a rule that does not fit and an output that cannot be written.
+    """
+    rule = None if options.rule is None else read_rule(Path(options.rule))
+    positive = options.positive or (rule.positive if rule is not None else None)
+    scorer = PairScorer(load(options.folder, options.threads, options.precision), positive)
+    rule = _rule(scorer, options)
+    refuse_same_file(options.file, options.output)
+    skipped: list[TableError] = []
+    examples = _paired(read_examples(options.file, _reading(options), on_skip=skipped.append))
+    pairs = exact = copies = 0
+    with open_output(options.output) as stream:
+        quiet = None if options.output != "-" else not watched(stream)
+        with tqdm(unit=" pairs", disable=quiet) as bar:
+            while some := list(itertools.islice(examples, _PAIRS)):
+                scores = scorer.scores([_texts(example) for example in some])
+                for example, score in zip(some, scores.tolist(), strict=True):
+                    same = exact_copies(*_texts(example))
+                    row = {"source": example.source, "line": example.line, rule.measure: score, "exact": same}
+                    row["copies"] = same or score >= rule.threshold
+                    row |= {"text": example.text, "text_pair": example.text_pair}
+                    print(json.dumps(row, ensure_ascii=False), file=stream)
+                    exact, copies = exact + same, copies + row["copies"]
+                pairs += len(some)
+                stream.flush()
+                bar.update(len(some))
+    said = [f"{pairs} pairs, {copies} copies from {rule.measure} {rule.threshold:.3f} on, {exact} of them exact"]
+    if skipped:
+        said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    return "\n".join(said)
+
+
+def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None]) -> str:
+    """Choose from which score on pairs are copies, write it, and return what it reaches on the labelled rows.
+
+    Exact copies have no part in it: they are known without a threshold. Raises `FolderError` for the model and an
+    output that is there, `TableError` for the rows, and `OptionError` where the label of copies is not to be found or
+    no threshold reaches the precision.
+    """
+    from squeezebert.data.thresholds import describe, precise_threshold, reached
+
+    output = Path(options.output)
+    if output.exists() and not options.overwrite:
+        raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
+    model = load(options.folder, options.threads, options.precision)
+    scorer = PairScorer(model, options.positive if options.positive in model.labels else None)
+    skipped: list[TableError] = []
+    found = read_examples(options.data, _reading(options), task="single_label", on_skip=skipped.append)
+    every = list(_paired(found))
+    if skipped:
+        report(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    examples = [example for example in every if not exact_copies(*_texts(example))]
+    positive = _positive_of(examples, options)
+    present = np.array([example.label == positive for example in examples])
+    with tqdm(total=len(examples), unit=" pairs", disable=None) as bar:
+        parts = []
+        for start in range(0, len(examples), _PAIRS):
+            parts.append(scorer.scores([_texts(example) for example in examples[start : start + _PAIRS]]))
+            bar.update(len(parts[-1]))
+    scores = np.concatenate(parts)
+    threshold = precise_threshold(scores, present, options.least_precision, float(scores.min()))
+    if threshold is None:
+        raise OptionError(
+            f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it on these rows: ask for "
+            "less, or give more rows"
+        )
+    held = scores >= threshold
+    told = reached(held, present)
+    wanted = {"least_precision": options.least_precision}
+    chosen = {"rows": len(every), "exact": len(every) - len(examples), "copies": int(present.sum()), "wanted": wanted}
+    write_rule(output, CopyRule(threshold, scorer.measure, scorer.positive, model.digest, chosen | {"reached": told}))
+    said = [f"copies from {scorer.measure} {threshold:.3f} on: {int(held.sum())} pairs, {describe(told)}"]
+    if held.sum() < _FEW:
+        said.append(f"warning: {int(held.sum())} pairs are few to know a precision by; give more rows")
+    return "\n".join([*said, f"written: {output}"])
+
+
+def json_cluster(cluster: Cluster, examples: list[Example], with_text: bool = True) -> dict[str, Any]:
+    """A group as JSON takes it: its centre, and each member's place, cosine with the centre, and text."""
+
+    def place(row: int) -> dict[str, Any]:
+        example = examples[row]
+        where: dict[str, Any] = {"source": example.source, "line": example.line}
+        return where | ({"text": example.text} if with_text else {})
+
+    members = [
+        {"similarity": round(member.similarity, 4), "exact": member.exact, **place(member.row)}
+        for member in cluster.members
+    ]
+    kind = "exact" if cluster.exact else "near"
+    return {"copies": kind, "size": len(members), "centre": place(cluster.centre), "members": members}
+
+
+class _Bars:
+    """A bar for each stage, begun when it is first told of."""
+
+    def __init__(self, disabled: bool | None) -> None:
+        self.disabled, self.stage = disabled, ""
+        self.bar: tqdm[Any] | None = None
+
+    def told(self, stage: str, done: int, of: int) -> None:
+        if stage != self.stage:
+            self.close()
+            name = {"read": "reading", "search": "searching"}[stage]
+            self.stage, self.bar = stage, tqdm(desc=name, total=of, unit=" texts", disable=self.disabled)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _told(found: Copies, threshold: float) -> Iterator[str]:
+    near = sum(not cluster.exact for cluster in found.clusters)
+    more = sum(len(cluster.members) - 1 for cluster in found.clusters)
+    yield (
+        f"{found.texts} texts, {found.distinct} distinct: {len(found.clusters)} groups, {near} of them with "
+        f"near-copies (cosine {threshold:.3f} or more), the others of exact ones; {more} texts are copies of another"
+    )
+    if found.left_over:
+        yield f"{len(found.left_over)} texts are alike to a member of a group, but not to its centre: in no group"
+    if found.empty:
+        yield f"{found.empty} texts are empty: in no group"
+
+
+def _rule(scorer: PairScorer, options: CopiesOptions | PairsScoreOptions) -> CopyRule:
+    if options.rule is None:
+        return scorer.rule(options.threshold)
+    rule = read_rule(Path(options.rule))
+    scorer.check(rule)
+    return rule
+
+
+def _place_of_vectors(name: str) -> Path:
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise OptionError(f"--vectors {name}: no folder {path.parent}")
+    if path.is_dir():
+        raise OptionError(f"--vectors {name}: a folder; name a file")
+    return path
+
+
+def _reading(options: PairsScoreOptions | PairsChooseOptions) -> DataOptions:
+    return DataOptions(
+        text=options.text,
+        text_pair=options.text_pair,
+        label=options.label if isinstance(options, PairsChooseOptions) else None,
+        encoding=options.encoding,
+        skip_bad_rows=options.skip_bad_rows,
+    )
+
+
+def _paired(examples: Iterator[Example]) -> Iterator[Example]:
+    for example in examples:
+        if example.text_pair is None:
+            raise OptionError(f"{example.place}: one text: name the second column, --text-pair")
+        yield example
+
+
+def _texts(example: Example) -> tuple[str, str]:
+    return example.text, example.text_pair or ""
+
+
+def _positive_of(examples: list[Example], options: PairsChooseOptions) -> str:
+    """The label of copies among labelled rows."""
+    known = sorted({str(example.label) for example in examples})
+    if not examples:
+        raise TableError(f"{options.data}: no usable rows to choose a threshold on")
+    if options.positive is not None:
+        found = [label for label in known if label == options.positive]
+    else:
+        found = [label for label in known if label.lower() in POSITIVE]
+    if len(found) != 1 or len(known) == 1:
+        shown = ", ".join(known[:10])
+        raise OptionError(f"--positive: say which label means that two texts are copies; {options.data} has {shown}")
+    return found[0]
