@@ -311,7 +311,33 @@ def export_accuracy_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{record['command']}`, one thread. {made_on(record)}"])
 
 
+def completion_table(record: dict[str, Any]) -> str:
+    """Guessed words of the model next to those of counts, and what an answer takes."""
+    lines = [
+        "| asked | answered by | first is right | above counts | among five | above counts |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in record["rows"]:
+        cells = [row["asked"], row["model"]]
+        for name in ("top1", "top5"):
+            found, above = row[name], row[name].get("above")
+            cells.append(f"{100 * found['estimate']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})")
+            shown = [f"{100 * above[key]:+.1f}" for key in ("estimate", "low", "high")] if above else []
+            cells.append(f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    names = [name for name in record["latency"][0] if name != "tokens"]
+    lines += ["", "| tokens | " + " | ".join(f"{name}, ms" for name in names) + " |", "|" + "---:|" * (len(names) + 1)]
+    for row in record["latency"]:
+        lines.append(f"| {row['tokens']} | " + " | ".join(f"{row[name]['median_ms']:.2f}" for name in names) + " |")
+    told = (
+        f"{record['words']:,} words; counts are of {record['counted_megabytes']:.0f} MB of text. Latency is that of "
+    )
+    told += f"the int8 file. `{record['command']}`, {record['threads']} thread."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
 TABLES = {
+    "completion": completion_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "serving": serving_table,

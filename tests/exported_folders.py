@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from masked_models import SENTENCES, learned
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.predictor import load
@@ -45,6 +46,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
     export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
     return load(folder / "exported", 1, "fp32")
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A masked-lm that knows SENTENCES by heart."""
+    folder = tmp_path_factory.getbasetemp() / "words"
+    model = learned()
+    checkpoint = save_checkpoint(folder / "checkpoint", model, rows=[{"text": text} for text in SENTENCES])
+    report = export_checkpoint(checkpoint, folder / "exported", ExportOptions(threads=1))
+    return SimpleNamespace(checkpoint=checkpoint, output=folder / "exported", report=report, model=model)
 
 
 def _single(folder: Path) -> Any:

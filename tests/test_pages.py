@@ -8,12 +8,15 @@ import shutil
 import numpy as np
 import yaml
 
+from masked_models import SENTENCES
 from pages import blocks, run_commands, run_python
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.moderation import read_policy
 from squeezebert.runtime.predictor import load
 from tiny_checkpoints import save_checkpoint, texts, tiny_model
+
+pytest_plugins = ["exported_folders"]
 
 
 def test_moderation(tmp_path, monkeypatch, capsys):
@@ -41,3 +44,20 @@ def test_moderation(tmp_path, monkeypatch, capsys):
     (tmp_path / "policy.yaml").write_text(policy)
     assert read_policy(tmp_path / "policy.yaml").labels.keys() == yaml.safe_load(policy)["labels"].keys()
     run_python(block)
+
+
+def test_completion(words, tmp_path, monkeypatch, capsys):
+    shutil.copytree(words.checkpoint, tmp_path / "pretrained")
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
+    (tmp_path / "sentences.csv").write_text("body\nthe green ___ is on the quiet river.\n")
+    monkeypatch.chdir(tmp_path)
+    export, complete, benchmark = blocks("completion.md", "sh")
+    assert (run_commands(export), run_commands(complete)) == (1, 3)
+    capsys.readouterr()
+    assert json.loads((tmp_path / "filled.jsonl").read_text())["filled"] == "the green boat is on the quiet river."
+    assert benchmark.startswith("python benchmarks/completion.py --data DIR --model ")
+    (block,) = blocks("completion.md", "python")
+    run_python(block)
+    said = capsys.readouterr().out
+    assert "('table', " in said
+    assert said.endswith("evening\n")

@@ -33,6 +33,7 @@ from squeezebert.workflows.glue.options import (
 )
 from squeezebert.workflows.options import (
     BenchOptions,
+    CompleteOptions,
     CorpusPlaces,
     DemoOptions,
     DistilPlaces,
@@ -108,6 +109,15 @@ def predict(options: PredictOptions, command: str) -> None:
     from squeezebert.workflows.predict import predict_table
 
     summary = predict_table(options)
+    if summary:
+        say(summary)
+
+
+def complete(options: CompleteOptions, command: str) -> None:
+    """Texts with gaps in, the words that may stand there with their probabilities out; needs no torch."""
+    from squeezebert.workflows.complete import complete_texts
+
+    summary = complete_texts(options)
     if summary:
         say(summary)
 
@@ -196,6 +206,7 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "predict": (predict, (PredictOptions,)),
     "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
+    "complete": (complete, (CompleteOptions,)),
     "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),
@@ -212,7 +223,7 @@ FAMILIES = {"glue": "The GLUE benchmark: train, measure, report, submit."}
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75
 # Options that are written without a name, first things first
-POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models")
+POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "texts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

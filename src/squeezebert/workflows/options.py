@@ -212,6 +212,41 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class CompleteOptions:
+    """Which texts have gaps, and which model fills them."""
+
+    folder: str
+    """Exported masked language model."""
+    texts: str
+    """A text with [MASK] or ___ where a word is wanted, or a table or text file of such texts; - for standard input:
+    JSON lines, or one text a line."""
+    next_word: bool = False
+    """Say which words may come behind the end of each text, instead of filling gaps."""
+    ending: Literal["stop", "nothing"] = "stop"
+    """What the model reads behind the next word: a full stop, or nothing."""
+    top: int = 5
+    """Words for each gap, the likeliest first."""
+    text: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    output: str = "-"
+    """File for the answers, one JSON object a text; - for standard output."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read or have no gap, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} {value}: expected 1 or more")
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """What to serve, where, and what a request may ask."""
 
