@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import yaml
 
+from marker_text import SHORT, save_encoder, write_text
 from masked_models import SENTENCES
 from pages import blocks, run_commands, run_python
 from squeezebert.export.exporter import export_checkpoint
@@ -61,3 +62,37 @@ def test_completion(words, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "('table', " in said
     assert said.endswith("evening\n")
+
+
+def test_grammar(marker, words, single, tmp_path, monkeypatch, capsys):
+    save_encoder(tmp_path / "encoder")
+    (tmp_path / "corpus").mkdir()
+    write_text(tmp_path / "corpus" / "text.txt")
+    shutil.copytree(words.output, tmp_path / "words")
+    shutil.copytree(single.output, tmp_path / "acceptable")
+    wrong = "The green boat is on the rivr and it was late for the table."
+    (tmp_path / "posts.csv").write_text(f"text\n{wrong}\nIt was late.\n")
+    (tmp_path / "recipes").mkdir()
+    small = {
+        name.removeprefix("--").replace("-", "_"): float(value)
+        for name, value in zip(SHORT[::2], SHORT[1::2], strict=True)
+    }
+    small |= {"steps": 300.0}
+    whole = {name: int(value) if value == int(value) else value for name, value in small.items()}
+    (tmp_path / "recipes" / "marker.yaml").write_text(yaml.safe_dump(whole))
+    monkeypatch.chdir(tmp_path)
+    train, check, benchmark = blocks("grammar.md", "sh")
+    assert run_commands(train) == 2
+    shutil.rmtree("checker")
+    shutil.copytree(marker.output, "checker")
+    capsys.readouterr()
+    assert run_commands(check) == 2
+    (mark,) = json.loads(capsys.readouterr().out)["marks"]
+    assert (mark["word"], mark["kind"], mark["suggestions"]) == ("rivr", "spelling", ["river"])
+    rows = [json.loads(line) for line in (tmp_path / "marks.jsonl").read_text().splitlines()]
+    assert [len(row["sentences"]) for row in rows] == [1, 1]
+    assert rows[0]["marks"][0]["suggestions"][0] == "river"
+    (block,) = blocks("grammar.md", "python")
+    run_python(block)
+    assert capsys.readouterr().out == "25 29 rivr spelling ('river',)\n"
+    assert benchmark.startswith("python benchmarks/grammar.py --data DIR --work DIR")

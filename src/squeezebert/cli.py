@@ -14,6 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from squeezebert import __version__
+from squeezebert.data.corruption import CorruptionOptions
 from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
@@ -22,6 +23,7 @@ from squeezebert.training.options import (
     DistilOptions,
     FinetuneOptions,
     GeneralDistilOptions,
+    MarkerOptions,
     PretrainOptions,
     ShapeOptions,
 )
@@ -33,6 +35,7 @@ from squeezebert.workflows.glue.options import (
 )
 from squeezebert.workflows.options import (
     BenchOptions,
+    CheckOptions,
     CompleteOptions,
     CorpusPlaces,
     DemoOptions,
@@ -40,6 +43,7 @@ from squeezebert.workflows.options import (
     EvaluationTable,
     ExportPlaces,
     LabelledColumns,
+    MarkerPlaces,
     ModerateOptions,
     PolicyOptions,
     PredictOptions,
@@ -118,6 +122,25 @@ def complete(options: CompleteOptions, command: str) -> None:
     from squeezebert.workflows.complete import complete_texts
 
     summary = complete_texts(options)
+    if summary:
+        say(summary)
+
+
+def train_marker(places: MarkerPlaces, options: MarkerOptions, corruption: CorruptionOptions, command: str) -> None:
+    """Good text and an encoder in, a marker that has learned to find errors in text out."""
+    from squeezebert.workflows.marker import train_on_text
+
+    told, finished = train_on_text(places, options, corruption, command, say)
+    say(told)
+    if not finished:
+        raise SystemExit(UNFINISHED)
+
+
+def check(options: CheckOptions, command: str) -> None:
+    """Texts in, wrong words with suggestions out; needs no torch."""
+    from squeezebert.workflows.check import check_texts
+
+    summary = check_texts(options)
     if summary:
         say(summary)
 
@@ -207,6 +230,8 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "policy": (policy, (PolicyOptions, LabelledColumns)),
     "moderate": (moderate, (ModerateOptions,)),
     "complete": (complete, (CompleteOptions,)),
+    "train-marker": (train_marker, (MarkerPlaces, MarkerOptions, CorruptionOptions)),
+    "check": (check, (CheckOptions,)),
     "serve": (serve, (ServeOptions,)),
     "bench": (bench, (BenchOptions,)),
     "corpus": (corpus, (CorpusPlaces, CorpusOptions)),

@@ -18,6 +18,7 @@ from squeezebert.runtime.tokens import TextError
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”]*|\n\s*\n|\n(?=\s*[-*•#])")
 # What ends in a full stop and no sentence does: titles, initials, and the like
 _NO_END = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|cf|No|Fig|e\.g|i\.e|approx|Inc|Ltd|Co)|\b[A-Z])\.$")
+_LONGEST_NO_END = 16  # characters of it, and one before
 # A sentence of fewer words says little by itself
 _FEWEST_WORDS = 4
 # How much a sentence that repeats what was chosen counts less
@@ -45,7 +46,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
     for found in [*_END.finditer(text), None]:
         end = len(text) if found is None else found.end()
-        if found is not None and _NO_END.search(text[start:end]):
+        # Only what is before the stop is looked at: initials by the thousand would take quadratic time
+        if found is not None and _NO_END.search(text, max(start, end - _LONGEST_NO_END), end):
             continue
         piece = text[start:end]
         first, last = end - len(piece.lstrip()), start + len(piece.rstrip())
