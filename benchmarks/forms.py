@@ -75,9 +75,9 @@ class JoinedProjections(Block):
         products = [torch.addmm(b, x, w) for x, w, b in zip(pieces, self.weights, self.biases, strict=True)]
         return [product.chunk(3, dim=-1) for product in products]
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
         if self.first_only:  # the first token's query alone is computed there
-            return super().attention_half(x_NC, keep_BT)
+            return super().attention_half(x_NC, keep_BT, asked_P)
         query, key, value = (torch.cat(pieces, dim=-1) for pieces in zip(*self.projected(x_NC), strict=True))
         context = self.attend(query, key, value, keep_BT)
         return self.after_norm(Channels(self.after(Channels([context]))).whole + x_NC)
@@ -86,9 +86,9 @@ class JoinedProjections(Block):
 class AttentionByGroup(JoinedProjections):
     """The heads of a group attend right behind its product: nothing is joined before the output projection."""
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
         if self.first_only:
-            return super().attention_half(x_NC, keep_BT)
+            return super().attention_half(x_NC, keep_BT, asked_P)
         heads, self.heads = self.heads, self.heads // len(self.weights)
         context = [self.attend(*of_group, keep_BT) for of_group in self.projected(x_NC)]
         self.heads = heads
@@ -202,7 +202,9 @@ class TextsFirst(Block):
         return context.transpose(1, 2).reshape(-1, value_NC.shape[1])
 
 
-def texts_first_states(self: EncoderGraph, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor) -> Tensor:
+def texts_first_states(
+    self: EncoderGraph, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor, asked_P: Tensor | None = None
+) -> Tensor:
     """`EncoderGraph.states` with texts before tokens."""
     x_BTC = self.words(input_ids) + self.positions[: input_ids.shape[1]] + self.kinds(token_type_ids)
     x_NC = self.norm(x_BTC.flatten(0, 1))
@@ -312,9 +314,9 @@ class IntegerAttentionChain(Block):
         for name, value in (("middle", byte(_MIDDLE)), ("zero", byte(0))):
             self.register_buffer(f"at_{name}", value)
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
         if self.first_only:
-            return super().attention_half(x_NC, keep_BT)
+            return super().attention_half(x_NC, keep_BT, asked_P)
         step, middle, share, zero = self.at_step, self.at_middle, self.at_share, self.at_zero
         x8_NC = in_bytes(x_NC, step, middle)
         query, key, value = (

@@ -609,6 +609,63 @@ def copies_indexes_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {made_on(record)}"])
 
 
+def completion_table(record: dict[str, Any]) -> str:
+    """Guessed words of the model next to those of counts, and what an answer takes."""
+    lines = [
+        "| asked | answered by | first is right | above counts | among five | above counts |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in record["rows"]:
+        cells = [row["asked"], row["model"]]
+        for name in ("top1", "top5"):
+            found, above = row[name], row[name].get("above")
+            cells.append(f"{100 * found['estimate']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})")
+            shown = [f"{100 * above[key]:+.1f}" for key in ("estimate", "low", "high")] if above else []
+            cells.append(f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    names = [name for name in record["latency"][0] if name != "tokens"]
+    lines += ["", "| tokens | " + " | ".join(f"{name}, ms" for name in names) + " |", "|" + "---:|" * (len(names) + 1)]
+    for row in record["latency"]:
+        lines.append(f"| {row['tokens']} | " + " | ".join(f"{row[name]['median_ms']:.2f}" for name in names) + " |")
+    told = (
+        f"{record['words']:,} words; counts are of {record['counted_megabytes']:.0f} MB of text. Latency is that of "
+    )
+    told += f"the int8 file. `{record['command']}`, {record['threads']} thread."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
+def grammar_table(record: dict[str, Any]) -> str:
+    """A marker next to a speller: scores, what is found of each kind, and CoLA's sentences."""
+
+    def share(found: dict[str, Any]) -> str:
+        return f"{100 * found['estimate']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+
+    ways = [*record["scores"]]
+    lines = [
+        f"| on {record['sentences']:,} sentences with {record['errors']:,} wrong words | " + " | ".join(ways) + " |"
+    ]
+    lines.append("|---|" + "---:|" * len(ways))
+    for name, title in (("precision", "marked words that are wrong"), ("recall", "wrong words that are marked")):
+        lines.append(f"| {title} | " + " | ".join(share(record["scores"][way][name]) for way in ways) + " |")
+    lines.append("| F0.5 | " + " | ".join(share(record["scores"][way]["f05"]) for way in ways) + " |")
+    above = [record["scores"][way]["f05"]["above"] for way in ways]
+    shown = [f"{100 * a:+.1f} ({100 * b:+.1f} to {100 * c:+.1f})" if a or b or c else "" for a, b, c in above]
+    lines.append("| F0.5 above the speller, points, sentences paired | " + " | ".join(shown) + " |")
+    for kind in record["about"][ways[0]]["kinds"]:
+        cells = [share(record["about"][way]["kinds"][kind]) for way in ways]
+        lines.append(f"| marked of: {kind} | " + " | ".join(cells) + " |")
+    for name, title in (("first", "first suggestion is right"), ("first three", "one of three suggestions is right")):
+        cells = [share(record["about"][way]["suggestions"][name]) for way in ways]
+        lines.append(f"| {title}, of marked wrong words to replace | " + " | ".join(cells) + " |")
+    for name in ("unacceptable", "acceptable"):
+        cells = [share(record["cola"][way][name]) for way in ways]
+        lines.append(f"| CoLA, {name} sentences with a mark | " + " | ".join(cells) + " |")
+    told = f"The speller marks words that are not among {record['dictionary']:,} of the training text. int8 file of "
+    told += f"{record['megabytes']['int8']:.1f} MB, {record['latency']['median_ms']:.1f} ms a sentence. "
+    told += f"`{record['command']}`, {record['threads']} thread."
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
 TABLES = {
     "sizes": sizes_table,
     "glue": glue_table,
@@ -623,6 +680,8 @@ TABLES = {
     "copies_pairs": copies_pairs_table,
     "copies_sweep": copies_sweep_table,
     "copies_indexes": copies_indexes_table,
+    "grammar": grammar_table,
+    "completion": completion_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
     "bulk_day": bulk_day_table,

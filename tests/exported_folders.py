@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marker_text import SHORT, save_encoder, write_text
+from masked_models import SENTENCES, learned
+from squeezebert.cli import main
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime.predictor import load
@@ -45,6 +48,28 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     save_checkpoint(folder / "checkpoint", tiny_model(num_hidden_layers=1).transformer)
     export_checkpoint(folder / "checkpoint", folder / "exported", ExportOptions(threads=1, force=True))
     return load(folder / "exported", 1, "fp32")
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A masked-lm that knows SENTENCES by heart."""
+    folder = tmp_path_factory.getbasetemp() / "words"
+    model = learned()
+    checkpoint = save_checkpoint(folder / "checkpoint", model, rows=[{"text": text} for text in SENTENCES])
+    report = export_checkpoint(checkpoint, folder / "exported", ExportOptions(threads=1))
+    return SimpleNamespace(checkpoint=checkpoint, output=folder / "exported", report=report, model=model)
+
+
+@pytest.fixture(scope="session")
+def marker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A marker of wrong words that was trained and exported as people type it, with the text and what was said."""
+    folder = tmp_path_factory.getbasetemp() / "marker"
+    base, text = save_encoder(folder / "base"), write_text(folder / "text.txt")
+    checkpoint, output = folder / "checkpoint", folder / "exported"
+    told = ["train-marker", "--text", str(text), "--base", str(base), "--output", str(checkpoint), *SHORT]
+    assert main([*told, "--steps", "450"]) == 0
+    assert main(["export", str(checkpoint), "--output", str(output), "--threads", "1", "--force"]) == 0
+    return SimpleNamespace(checkpoint=checkpoint, output=output, text=text, base=base)
 
 
 def _single(folder: Path) -> Any:

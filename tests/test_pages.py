@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 import squeezebert.workflows.web
+from marker_text import SHORT, save_encoder, write_text
+from masked_models import SENTENCES
 from pages import DOCS, blocks, run_commands, run_python
 from squeezebert.cli import build_parser
 from squeezebert.export.exporter import export_checkpoint
@@ -201,3 +203,54 @@ def test_bulk(tmp_path, monkeypatch):
     assert sum(map(run_commands, blocks("bulk.md", "sh"))) == 1
     assert json.loads((tmp_path / "answers" / "answers.json").read_text())["rows"] == 90
     assert sorted(path.name for path in (tmp_path / "answers").glob("*.jsonl"))[2] == "00002-000000.jsonl"
+
+
+def test_completion(words, tmp_path, monkeypatch, capsys):
+    shutil.copytree(words.checkpoint, tmp_path / "pretrained")
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
+    (tmp_path / "sentences.csv").write_text("body\nthe green ___ is on the quiet river.\n")
+    monkeypatch.chdir(tmp_path)
+    export, complete, benchmark = blocks("completion.md", "sh")
+    assert (run_commands(export), run_commands(complete)) == (1, 3)
+    capsys.readouterr()
+    assert json.loads((tmp_path / "filled.jsonl").read_text())["filled"] == "the green boat is on the quiet river."
+    assert benchmark.startswith("python benchmarks/completion.py --data DIR --model ")
+    (block,) = blocks("completion.md", "python")
+    run_python(block)
+    said = capsys.readouterr().out
+    assert "('table', " in said
+    assert said.endswith("evening\n")
+
+
+def test_grammar(marker, words, single, tmp_path, monkeypatch, capsys):
+    save_encoder(tmp_path / "encoder")
+    (tmp_path / "corpus").mkdir()
+    write_text(tmp_path / "corpus" / "text.txt")
+    shutil.copytree(words.output, tmp_path / "words")
+    shutil.copytree(single.output, tmp_path / "acceptable")
+    wrong = "The green boat is on the rivr and it was late for the table."
+    (tmp_path / "posts.csv").write_text(f"text\n{wrong}\nIt was late.\n")
+    (tmp_path / "recipes").mkdir()
+    small = {
+        name.removeprefix("--").replace("-", "_"): float(value)
+        for name, value in zip(SHORT[::2], SHORT[1::2], strict=True)
+    }
+    small |= {"steps": 300.0}
+    whole = {name: int(value) if value == int(value) else value for name, value in small.items()}
+    (tmp_path / "recipes" / "marker.yaml").write_text(yaml.safe_dump(whole))
+    monkeypatch.chdir(tmp_path)
+    train, check, benchmark = blocks("grammar.md", "sh")
+    assert run_commands(train) == 2
+    shutil.rmtree("checker")
+    shutil.copytree(marker.output, "checker")
+    capsys.readouterr()
+    assert run_commands(check) == 2
+    (mark,) = json.loads(capsys.readouterr().out)["marks"]
+    assert (mark["word"], mark["kind"], mark["suggestions"]) == ("rivr", "spelling", ["river"])
+    rows = [json.loads(line) for line in (tmp_path / "marks.jsonl").read_text().splitlines()]
+    assert [len(row["sentences"]) for row in rows] == [1, 1]
+    assert rows[0]["marks"][0]["suggestions"][0] == "river"
+    (block,) = blocks("grammar.md", "python")
+    run_python(block)
+    assert capsys.readouterr().out == "25 29 rivr spelling ('river',)\n"
+    assert benchmark.startswith("python benchmarks/grammar.py --data DIR --work DIR")

@@ -23,10 +23,11 @@ REQUIRED = {
     "squeeze": ["encoder", "--text", "text.txt", "--output", "model"],
     "distil": ["data.csv", "--teacher", "teacher", "--base", "student", "--output", "model"],
     "pretrain": ["corpus", "--output", "model"],
+    "train-marker": ["--text", "text.txt", "--base", "encoder", "--output", "marker"],
     "search": ["encoder", "--text", "text.txt", "--output", "searched"],
     "glue run": ["--model", "squeezebert", "--output", "glue"],
 }
-VERB_OF = {"finetune": "train", "glue": "glue run"}
+VERB_OF = {"finetune": "train", "glue": "glue run", "marker": "train-marker"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

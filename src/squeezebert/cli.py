@@ -14,6 +14,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from squeezebert import __version__
+from squeezebert.data.corruption import CorruptionOptions
 from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
@@ -22,6 +23,7 @@ from squeezebert.training.options import (
     DistilOptions,
     FinetuneOptions,
     GeneralDistilOptions,
+    MarkerOptions,
     PretrainOptions,
     ShapeOptions,
 )
@@ -33,6 +35,8 @@ from squeezebert.workflows.glue.options import (
 )
 from squeezebert.workflows.options import (
     BenchOptions,
+    CheckOptions,
+    CompleteOptions,
     CopiesOptions,
     CorpusPlaces,
     DemoOptions,
@@ -43,6 +47,7 @@ from squeezebert.workflows.options import (
     FoldersLearnOptions,
     FoldersSortOptions,
     LabelledColumns,
+    MarkerPlaces,
     ModerateOptions,
     PairsChooseOptions,
     PairsScoreOptions,
@@ -185,6 +190,34 @@ def pairs_choose(options: PairsChooseOptions, command: str) -> None:
     say(choose_threshold(options, say))
 
 
+def complete(options: CompleteOptions, command: str) -> None:
+    """Texts with gaps in, the words that may stand there with their probabilities out; needs no torch."""
+    from squeezebert.workflows.complete import complete_texts
+
+    summary = complete_texts(options)
+    if summary:
+        say(summary)
+
+
+def train_marker(places: MarkerPlaces, options: MarkerOptions, corruption: CorruptionOptions, command: str) -> None:
+    """Good text and an encoder in, a marker that has learned to find errors in text out."""
+    from squeezebert.workflows.marker import train_on_text
+
+    told, finished = train_on_text(places, options, corruption, command, say)
+    say(told)
+    if not finished:
+        raise SystemExit(UNFINISHED)
+
+
+def check(options: CheckOptions, command: str) -> None:
+    """Texts in, wrong words with suggestions out; needs no torch."""
+    from squeezebert.workflows.check import check_texts
+
+    summary = check_texts(options)
+    if summary:
+        say(summary)
+
+
 def serve(options: ServeOptions, command: str) -> None:
     """An exported model in, a service that answers over HTTP out; needs no torch."""
     from squeezebert.workflows.serve import serve_folder
@@ -285,6 +318,9 @@ VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
     "copies": (copies, (CopiesOptions,)),
     "pairs score": (pairs_score, (PairsScoreOptions,)),
     "pairs choose": (pairs_choose, (PairsChooseOptions,)),
+    "complete": (complete, (CompleteOptions,)),
+    "train-marker": (train_marker, (MarkerPlaces, MarkerOptions, CorruptionOptions)),
+    "check": (check, (CheckOptions,)),
     "serve": (serve, (ServeOptions,)),
     "web": (web, (WebOptions,)),
     "bench": (bench, (BenchOptions,)),
@@ -306,7 +342,7 @@ FAMILIES = {
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75
 # Options that are written without a name, first things first
-POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "sorter", "names")
+POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "sorter", "names", "texts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

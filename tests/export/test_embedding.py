@@ -83,7 +83,7 @@ def test_the_manifest_says_what_it_is(encoder):
     with pytest.raises(FolderError, match="dimension None for embedding"):
         type(manifest).from_dict({**data, "dimension": None})
     with pytest.raises(FolderError, match="update squeezebert"):
-        type(manifest).from_dict({**data, "format": 3})
+        type(manifest).from_dict({**data, "format": 4})
 
 
 def test_berts_own_encoder_and_the_first_token(tmp_path):
@@ -106,8 +106,8 @@ def test_other_poolings_and_heads_are_refused(tmp_path):
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(FolderError, match="pooling_mode_max_tokens; only the mean"):
         export_checkpoint(folder, tmp_path / "out")
-    with pytest.raises(FolderError, match="holds a BertForMaskedLM; only classifiers"):
-        export_checkpoint(bert(tmp_path / "lm", "ForMaskedLM"), tmp_path / "out")
+    with pytest.raises(FolderError, match="holds a BertForMultipleChoice; only classifiers"):
+        export_checkpoint(bert(tmp_path / "mc", "ForMultipleChoice"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -246,3 +246,10 @@ def test_what_cannot_be_summarised_is_explained(encoder, single):
         summarise(encoder, None)
     with pytest.raises(OptionError, match="a summary needs an encoder"):
         summarise(load(single.output, 1), "a")
+
+
+def test_initials_by_the_thousand_take_no_quadratic_time():
+    began = time.monotonic()
+    assert sentence_spans("A. " * 300_000) == [(0, 899_999)]
+    assert time.monotonic() - began < 60
+    assert sentence_spans("Mr. Smith and A. Jones came. They saw e.g. nothing.") == [(0, 28), (29, 51)]

@@ -130,9 +130,12 @@ def test_the_command_says_what_visitors_load_and_what_comes_next(single, engine,
     assert f"python -m http.server --directory '{tmp_path / 'a site'}' 8080" in told
 
 
-def test_models_that_give_no_answer_are_refused(encoder, single, engine, tmp_path):
+def test_models_that_give_no_answer_are_refused(encoder, words, marker, single, engine, tmp_path):
     with pytest.raises(FolderError, match="an encoder, which gives no labels"):
         write_site(encoder.folder, tmp_path / "site", engine)
+    for model in (words, marker):
+        with pytest.raises(FolderError, match="gives a text no labels"):
+            write_site(model.folder, tmp_path / "site", engine)
     with pytest.raises(FolderError, match=r"export .* first"):
         write_site(single.checkpoint, tmp_path / "site", engine)
     damaged = tmp_path / "damaged"

@@ -16,12 +16,25 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
+from squeezebert.files.english import units
 from squeezebert.files.errors import FolderError, TableError
 from squeezebert.files.manifest import MANIFEST, TASKS, Task, read_json
-from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
-from squeezebert.runtime.tokens import Text
+from squeezebert.model import (
+    SqueezeBertConfig,
+    SqueezeBertForMaskedLM,
+    SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
+    SqueezeBertModel,
+)
+from squeezebert.runtime.tokens import MASK, Text
 
 Pooling = Literal["mean", "first"]
+Model = (
+    SqueezeBertForSequenceClassification
+    | SqueezeBertForTokenClassification
+    | SqueezeBertForMaskedLM
+    | SqueezeBertModel
+)
 
 DESCRIPTION = "squeezebert.json"
 DESCRIPTION_FORMAT = 1
@@ -35,6 +48,14 @@ _TASK_OF_PROBLEM = {
 # What makes a text's vector, as sentence-transformers keeps it: the mean of all tokens, or the first one
 POOLING = "1_Pooling/config.json"
 PROBLEM_OF_TASK = {task: problem for problem, task in _TASK_OF_PROBLEM.items()}
+# Ends of the names of heads, as config.json has them -> the class that reads the checkpoint
+_HEADS: dict[str, Any] = {
+    "ForSequenceClassification": SqueezeBertForSequenceClassification,
+    "ForTokenClassification": SqueezeBertForTokenClassification,
+    "ForMaskedLM": SqueezeBertForMaskedLM,
+    "ForPreTraining": SqueezeBertForMaskedLM,
+    "Model": SqueezeBertModel,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +67,7 @@ class EvaluationRow:
     text_pair: str | None
     """its second text, for a model of pairs"""
     label: str | tuple[str, ...] | float | None
-    """a label, all labels that apply, a number, or None where nothing is known"""
+    """a label, all labels that apply, a label for each word and sign, a number, or None where nothing is known"""
 
     @property
     def as_text(self) -> Text:
@@ -60,14 +81,15 @@ class Checkpoint:
 
     folder: Path
     """where it was read from"""
-    model: SqueezeBertForSequenceClassification | SqueezeBertModel
-    """in fp32, for evaluation: a classifier, or an encoder that embeds"""
+    model: Model
+    """in fp32, for evaluation: a classifier of texts or tokens, an encoder that embeds, or one that guesses masked
+    words"""
     tokenizer: Any
     """as transformers loads it"""
     task: Task
     """what the model answers"""
     labels: tuple[str, ...]
-    """in the order of its outputs; empty for regression"""
+    """in the order of its outputs; empty for regression, embedding and masked-lm"""
     max_length: int
     """longest input in tokens"""
     pair: bool | None
@@ -82,7 +104,8 @@ class Checkpoint:
     @property
     def outputs(self) -> int:
         """How many numbers an answer has."""
-        return self.model.config.hidden_size if self.task == "embedding" else (len(self.labels) or 1)
+        sizes = {"embedding": self.model.config.hidden_size, "masked-lm": self.model.config.vocab_size}
+        return sizes.get(self.task, len(self.labels) or 1)
 
     @torch.no_grad()
     def answer(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
@@ -96,6 +119,13 @@ class Checkpoint:
         kept_BT1 = mask.unsqueeze(-1).to(states_BTC.dtype)
         return functional.normalize((states_BTC * kept_BT1).sum(1) / kept_BT1.sum(1), dim=-1)
 
+    @torch.no_grad()
+    def words(self, ids: Tensor, mask: Tensor, types: Tensor, positions: Tensor) -> Tensor:
+        """Return a masked-lm's logits (P, V) at positions (P, 2), of text and token, of a batch (B, T)."""
+        model = cast(SqueezeBertForMaskedLM, self.model)
+        states_BTC = model.transformer(ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+        return cast(Tensor, model.cls.predictions(states_BTC[positions[:, 0], positions[:, 1]]))
+
     @property
     def token_types(self) -> bool:
         """Whether the second text of a pair is marked by token type 1."""
@@ -106,7 +136,7 @@ class Checkpoint:
         config: dict[str, Any] = self.model.config.to_dict()
         names = self.labels or ("LABEL_0",)
         config.update(model_type=SqueezeBertConfig.transformers_model_type, architectures=[type(self.model).__name__])
-        if self.task != "embedding":
+        if self.task in PROBLEM_OF_TASK:
             config.update(
                 id2label={str(i): label for i, label in enumerate(names)},
                 label2id={label: i for i, label in enumerate(names)},
@@ -118,10 +148,13 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint that `save_pretrained` wrote, of our classes or of BERT's: a classifier, or an encoder.
+    """Read a checkpoint that `save_pretrained` wrote, of our classes or of BERT's.
+
+    It is a classifier of texts or of tokens, an encoder, or a masked-lm.
 
     `squeezebert.json` says what training knew; without it the task comes from `config.json`. An encoder embeds: the
-    mean of its tokens, or what sentence-transformers' `1_Pooling` beside it says, is a text's vector.
+    mean of its tokens, or what sentence-transformers' `1_Pooling` beside it says, is a text's vector. Of a pretraining
+    checkpoint the masked-lm is read; its sentence-order head answers nothing that is asked later.
     Raises `FolderError` for a folder that is missing, of another kind, incomplete, damaged, or has another head.
     """
     _check_kind(folder)
@@ -135,9 +168,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     if isinstance(model, SqueezeBertModel):
         return _encoder(folder, model, tokenizer)
+    if isinstance(model, SqueezeBertForMaskedLM):
+        return _masked_lm(folder, model, tokenizer)
     about = _read_description(folder)
     count, names = model.classifier.out_features, cast(dict[int, str], config.id2label or {})
-    task = about.get("task") or _TASK_OF_PROBLEM.get(str(config.problem_type))
+    tokens = isinstance(model, SqueezeBertForTokenClassification)
+    task = "token-labels" if tokens else about.get("task") or _TASK_OF_PROBLEM.get(str(config.problem_type))
     task = task or ("regression" if count == 1 else "single_label")
     if task not in TASKS:
         raise FolderError(f"{folder / DESCRIPTION}: task {task!r} is none of {', '.join(TASKS)}")
@@ -164,7 +200,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         task=cast(Task, task),
         labels=labels,
         max_length=longest,
-        pair=None if columns is None else columns.get("text_pair") is not None,
+        pair=False if tokens else None if columns is None else columns.get("text_pair") is not None,
         temperature=temperature,
         thresholds=None if thresholds is None else tuple(float(value) for value in thresholds),
     )
@@ -193,6 +229,19 @@ def _encoder(folder: Path, model: SqueezeBertModel, tokenizer: Any) -> Checkpoin
             )
         pooling = known[chosen[0]]
     return Checkpoint(folder, model, tokenizer, "embedding", (), longest, False, 1.0, None, pooling)
+
+
+def _masked_lm(folder: Path, model: SqueezeBertForMaskedLM, tokenizer: Any) -> Checkpoint:
+    """A masked-lm as a checkpoint. Raises `FolderError` for a vocabulary without a mask or not of WordPiece's kind."""
+    if tokenizer.mask_token != MASK:
+        raise FolderError(f"{folder}: the tokenizer has no {MASK}, which a model of masked words is asked with")
+    kind = type(tokenizer.backend_tokenizer.model).__name__
+    if kind != "WordPiece":
+        raise FolderError(
+            f"{folder}: the tokenizer is {kind}; words are put together from the pieces of WordPiece, BERT's kind"
+        )
+    longest = min(int(tokenizer.model_max_length), model.config.max_position_embeddings)
+    return Checkpoint(folder, model, tokenizer, "masked-lm", (), longest, False, 1.0, None)
 
 
 def read_rows(path: Path, checkpoint: Checkpoint) -> list[EvaluationRow]:
@@ -228,18 +277,21 @@ def check_row(found: Any, checkpoint: Checkpoint, place: str) -> EvaluationRow:
         raise TableError(f"{place}: `text_pair` is {type(text_pair).__name__}, not text")
     if checkpoint.pair is not None and checkpoint.pair != (text_pair is not None):
         raise TableError(f"{place}: the model reads {'pairs of texts' if checkpoint.pair else 'single texts'}")
-    if label is None or checkpoint.task == "embedding":
+    if label is None or checkpoint.task in ("embedding", "masked-lm"):
         return EvaluationRow(found["text"], text_pair, None)
     if checkpoint.task == "regression":
         if not isinstance(label, (int, float)) or isinstance(label, bool) or not math.isfinite(label):
             raise TableError(f"{place}: label {label!r} is no number, and the model answers with one")
         return EvaluationRow(found["text"], text_pair, float(label))
-    given = tuple(label) if isinstance(label, (list, tuple)) and checkpoint.task == "multi_label" else (label,)
+    several = checkpoint.task in ("multi_label", "token-labels")
+    given = tuple(label) if isinstance(label, (list, tuple)) and several else (label,)
+    if checkpoint.task == "token-labels" and len(given) != len(units(found["text"])):
+        raise TableError(f"{place}: {len(given)} labels for {len(units(found['text']))} words and signs of the text")
     unknown = [name for name in given if name not in checkpoint.labels]
     if unknown:
         known = ", ".join(checkpoint.labels[:8]) + (", ..." if len(checkpoint.labels) > 8 else "")
         raise TableError(f"{place}: label {unknown[0]!r} is none of the model's: {known}")
-    return EvaluationRow(found["text"], text_pair, given if checkpoint.task == "multi_label" else label)
+    return EvaluationRow(found["text"], text_pair, given if several else label)
 
 
 def _check_kind(folder: Path) -> None:
@@ -254,10 +306,10 @@ def _check_kind(folder: Path) -> None:
     if kind not in ("bert", SqueezeBertConfig.model_type, SqueezeBertConfig.transformers_model_type):
         raise FolderError(f"{folder}: a checkpoint of model type {kind!r}; only SqueezeBERT and BERT can be exported")
     for head in config.get("architectures") or ():
-        if not head.endswith(("ForSequenceClassification", "Model")):
+        if not head.endswith(tuple(_HEADS)):
             raise FolderError(
-                f"{folder}: holds a {head}; only classifiers of texts, and encoders without a head, can be exported: "
-                "finetune it first"
+                f"{folder}: holds a {head}; only classifiers of texts and tokens, masked language models, and "
+                "encoders without a head can be exported: finetune it first"
             )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise FolderError(f"{folder}: no weights: expected model.safetensors beside config.json")
@@ -268,26 +320,27 @@ def _check_kind(folder: Path) -> None:
         )
 
 
-def _read_model(folder: Path) -> SqueezeBertForSequenceClassification | SqueezeBertModel:
-    heads: list[str] = read_json(folder / "config.json").get("architectures") or []
-    embeds = bool(heads) and heads[0].endswith("Model")
-    kind: Any = SqueezeBertModel if embeds else SqueezeBertForSequenceClassification
+def _read_model(folder: Path) -> Model:
+    heads: list[str] = read_json(folder / "config.json").get("architectures") or ["ForSequenceClassification"]
+    kind = next(kind for head, kind in _HEADS.items() if heads[0].endswith(head))
     try:
         with quiet_transformers():
             model, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True)
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise FolderError(f"{folder}: the checkpoint cannot be loaded ({error})") from error
-    absent = sorted(key for key in info["missing_keys"] if not embeds or not key.startswith("pooler."))
+    # An encoder embeds, and a masked-lm scores, what is before the pooler
+    pools = kind is not SqueezeBertModel and kind._uses_pooler
+    absent = sorted(key for key in info["missing_keys"] if pools or "pooler." not in key)
     if absent:
         raise FolderError(
             f"{folder}: the weights lack {', '.join(absent[:3])}{' and more' if len(absent) > 3 else ''}: "
-            "not a finished classification checkpoint; finetune it first"
+            "not a finished checkpoint of its kind; finetune it first"
         )
     model = model.float().eval()
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise FolderError(f"{folder}: the weights of {name} hold NaN or infinity; training went wrong before this")
-    return cast("SqueezeBertForSequenceClassification | SqueezeBertModel", model)
+    return cast(Model, model)
 
 
 def _read_tokenizer(folder: Path) -> Any:
@@ -317,14 +370,16 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hold back transformers' progress bars and loading reports; what they say is checked and told by us."""
-    logs = transformers.logging
-    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    """Hold back progress bars and loading reports, transformers' and ours; what they say is checked and told by us."""
+    logs, own = transformers.logging, logging.getLogger(SqueezeBertConfig.__module__.rpartition(".")[0])
+    verbosity, bars, level = logs.get_verbosity(), logs.is_progress_bar_enabled(), own.level
+    own.setLevel(logging.CRITICAL)
     logs.set_verbosity(logging.CRITICAL)
     logs.disable_progress_bar()
     try:
         yield
     finally:
         logs.set_verbosity(verbosity)
+        own.setLevel(level)
         if bars:
             logs.enable_progress_bar()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from squeezebert.export.checkpoint import (
 from squeezebert.export.graph import FORM, write_graph
 from squeezebert.export.int8 import Int8File, check_calibration, feed_of
 from squeezebert.export.options import ExportOptions
+from squeezebert.export.places import HiddenWords, LabelledWords, masked_text
 from squeezebert.export.ranges import Feed
 from squeezebert.export.samples import KEPT, TEXTS
 from squeezebert.export.smoothing import BlockScales, find_scales
@@ -34,12 +36,11 @@ from squeezebert.export.verify import (
     BUILT_IN_TEXT,
     EVALUATION_ROWS,
     Evidence,
-    torch_logits,
     verify_fp32,
     verify_int8,
 )
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import FolderError, SqueezeBertError
+from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
 from squeezebert.files.manifest import (
     MANIFEST,
     Manifest,
@@ -50,7 +51,9 @@ from squeezebert.files.manifest import (
     describe_file,
     write_manifest,
 )
-from squeezebert.runtime.predictor import load
+from squeezebert.runtime.completion import PIECES_A_WORD, Completer, pieces_a_word
+from squeezebert.runtime.dictionary import DICTIONARY, Dictionary
+from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.session import open_session
 from squeezebert.runtime.tokens import Text
 
@@ -71,6 +74,10 @@ _SENTENCE_CONFIG: dict[str, Any] = {
     "similarity_fn_name": "cosine",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# The layout of the manifest that knows a task; the others are of the first
+_FORMATS = {"embedding": 2, "masked-lm": 3, "token-labels": 3}
+# Pieces whose probabilities a sample of a masked-lm keeps
+_SAMPLE_WORDS = 8
 _PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -85,7 +92,8 @@ class ExportReport:
     texts: tuple[Text, ...]
     """the texts that were compared"""
     probabilities: Mapping[str, Array]
-    """"torch", "fp32" and "int8" -> answers (N, L) to `texts`; the written files repeat theirs exactly"""
+    """"torch", "fp32" and "int8" -> answers (N, L) to `texts`; the written files repeat theirs exactly. Of a masked-lm
+    they are those of `masked.HiddenWords`"""
     warnings: tuple[str, ...]
     """what the rows could not decide, and what was forced"""
     refused: str | None
@@ -108,7 +116,9 @@ def export_checkpoint(
     progress: Callable[[str], None] | None = None,
     calibration: Sequence[Text] | None = None,
 ) -> ExportReport:
-    """Export a classifier or an encoder for ONNX Runtime and transformers.js, and verify it before it is written.
+    """Export a classifier, a marker of words, an encoder or a masked language model, verified before it is written.
+
+    The files are for ONNX Runtime; classifiers and encoders are read by transformers.js too.
 
     The files are compared with torch on `examples` ({"text", "text_pair", "label"}), else on the
     checkpoint's evaluation.jsonl; without either on built-in text, and then no accuracy is claimed. Static ranges are
@@ -124,6 +134,11 @@ def export_checkpoint(
     _check_output(output, options)
     tell("reading the checkpoint")
     source = read_checkpoint(checkpoint)
+    if source.task == "masked-lm" and options.precision != "fp32" and options.embeddings == "int4":
+        raise OptionError(
+            "embeddings = 'int4': the output product of a masked language model reads the same table, which it cannot "
+            "in 4 bits: give int8"
+        )
     evidence = _gather_evidence(source, examples)
     calibration = check_calibration(calibration, source, options)
     with _torch_threads(options.threads), new_folder(output) as folder:
@@ -158,7 +173,8 @@ def _gather_evidence(source: Checkpoint, examples: Sequence[Mapping[str, Any]] |
     origin = EVALUATION_ROWS if rows else BUILT_IN_TEXT
     if not rows:
         rows = _built_in_rows(source)
-    return Evidence(source.task, source.labels, source.thresholds, rows, origin)
+    kinds: dict[str, type[Evidence]] = {"masked-lm": HiddenWords, "token-labels": LabelledWords}
+    return kinds.get(source.task, Evidence)(source.task, source.labels, source.thresholds, rows, origin)
 
 
 def _built_in_rows(source: Checkpoint) -> list[EvaluationRow]:
@@ -184,19 +200,22 @@ def _build(
     tell(f"comparing fp32 with torch on {len(evidence.rows)} {evidence.source}")
     texts = evidence.texts
     predictor = load(folder, options.threads, "fp32")
-    reference = predictor.probabilities(torch_logits(source, texts, predictor.tokenizer) / source.temperature)
-    answers: dict[str, Array] = {"torch": reference, "fp32": predictor.probabilities(predictor.logits(texts))}
+    reference = evidence.reference(source, predictor)
+    answers: dict[str, Array] = {"torch": reference, "fp32": evidence.answers(predictor)}
     verification: dict[str, Verification] = {"fp32": verify_fp32(evidence, reference, answers["fp32"])}
     if verification["fp32"].refused:
         raise ExportRefused(
             f"{source.folder}: the exported model does not repeat the checkpoint: {verification['fp32'].refused}. "
             "Nothing was written. If the checkpoint works in torch, this is our fault: please report it"
         )
-    kept = [replace(sample, expected={}) for sample in _samples(source)]
-    expected: dict[str, Array] = {"fp32": _answer_samples(predictor, kept)}
+    if source.task == "masked-lm":
+        texts_read = [row.text for row in evidence.rows]
+        manifest = replace(manifest, notes={**manifest.notes, PIECES_A_WORD: pieces_a_word(predictor, texts_read)})
+    kept = _samples(source, predictor)
+    expected: dict[str, list[Array]] = {"fp32": _answer_samples(predictor, kept)}
     if options.precision != "fp32":
         tell("quantising to int8")
-        feeds = [feed_of(predictor.tokenizer, text) for text in calibration]
+        feeds = [feed_of(predictor, text) for text in calibration]
         del predictor
         smooth = folder / "onnx" / "smooth.onnx"
         _write_graph(smooth, source, options, find_scales(source.model, _calibration(source)))
@@ -211,13 +230,13 @@ def _build(
             write_manifest(folder, manifest)
             tell(f"comparing int8 with fp32 on {len(evidence.rows)} {evidence.source}")
             predictor = load(folder, options.threads, "int8")
-            answers["int8"] = predictor.probabilities(predictor.logits(texts))
+            answers["int8"] = evidence.answers(predictor)
             verification["int8"] = verify_int8(evidence, reference, answers["fp32"], answers["int8"], options)
             if not verification["int8"].refused or len(spared) >= min(options.spare_blocks, blocks):
                 break
             if not order:
                 tell("int8 would be refused: looking for the blocks that err most")
-                some = feeds or [feed_of(predictor.tokenizer, row.as_text) for row in _built_in_rows(source)]
+                some = feeds or [feed_of(predictor, row.as_text) for row in _built_in_rows(source)]
                 order = _blocks_by_error(int8, blocks, some)
             spared.append(order[len(spared)])
             tell(f"block {spared[-1]} stays fp32")
@@ -230,7 +249,7 @@ def _build(
     if "int8" in verification:
         refused = verification["int8"].refused
         warnings += verification["int8"].warnings
-        finite = np.isfinite(answers["int8"]).all() and np.isfinite(expected["int8"]).all()
+        finite = all(np.isfinite(found).all() for found in (answers["int8"], *expected["int8"]))
         if refused and options.force and finite:
             verification["int8"] = replace(verification["int8"], forced=True)
             warnings.append(f"int8 was refused and written by force: {refused}")
@@ -268,7 +287,7 @@ def _blocks_by_error(int8: Int8File, blocks: int, feeds: Sequence[Feed]) -> list
 
     def outputs(path: Path) -> Array:
         session = open_session(path, int8.options.threads, DISABLED_OPTIMIZERS)
-        return np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
+        return np.concatenate([session.run(None, dict(feed))[0].reshape(1, -1) for feed in feeds], axis=1)
 
     wanted, errors = outputs(int8.smooth), []
     for block in range(blocks):
@@ -283,6 +302,9 @@ def _write_tokenizer_and_config(folder: Path, source: Checkpoint) -> None:
     for path in folder.iterdir():
         if path.name not in _TOKENIZER_FILES:
             path.unlink()
+    if source.task == "token-labels" and (source.folder / DICTIONARY).is_file():
+        Dictionary.open(source.folder / DICTIONARY)  # a damaged one is said now
+        shutil.copyfile(source.folder / DICTIONARY, folder / DICTIONARY)
     written: dict[str, Any] = {"config.json": source.config()}
     if source.task == "embedding":
         written |= {"modules.json": _SENTENCE_MODULES, "config_sentence_transformers.json": _SENTENCE_CONFIG}
@@ -303,13 +325,14 @@ def _first_manifest(folder: Path, source: Checkpoint) -> Manifest:
         thresholds=source.thresholds,
         files={"fp32": _describe_model(folder, "fp32")},
         tokenizer=describe_file(folder, "tokenizer.json"),
+        dictionary=describe_file(folder, DICTIONARY) if (folder / DICTIONARY).is_file() else None,
         versions={"squeezebert": squeezebert.__version__, **versions},
         verification={},
         samples=(),
         calibrated_logits=True,
         source=source.folder.resolve().name,
-        format=2 if source.task == "embedding" else 1,
-        dimension=source.outputs if source.task == "embedding" else None,
+        format=_FORMATS.get(source.task, 1),
+        dimension=source.outputs if source.task in ("embedding", "masked-lm") else None,
     )
 
 
@@ -336,16 +359,21 @@ def _calibration(source: Checkpoint) -> Iterator[tuple[torch.Tensor, torch.Tenso
         yield ids, torch.tensor([encoded["token_type_ids"]]) if source.token_types else torch.zeros_like(ids)
 
 
-def _samples(source: Checkpoint) -> list[Sample]:
+def _samples(source: Checkpoint, predictor: Predictor) -> list[Sample]:
+    """Built-in texts; for a masked-lm each with a word hidden, and the pieces that are likeliest there in fp32."""
     step = len(TEXTS) // KEPT
-    return [Sample(row.text, row.text_pair, {}) for row in _built_in_rows(source)[::step]]
+    if source.task != "masked-lm":
+        return [Sample(row.text, row.text_pair, {}) for row in _built_in_rows(source)[::step]]
+    every = range(source.outputs)
+    texts = [masked_text(text) for text in TEXTS[::step]]
+    completer = Completer(predictor)
+    best = [np.argsort(-completer.probabilities(text, every), kind="stable")[:_SAMPLE_WORDS] for text in texts]
+    return [Sample(text, None, {}, tuple(map(int, words))) for text, words in zip(texts, best, strict=True)]
 
 
-def _answer_samples(predictor: Any, samples: Sequence[Sample]) -> Array:
+def _answer_samples(predictor: Any, samples: Sequence[Sample]) -> list[Array]:
     """Answer the built-in texts one at a time, as `Predictor.self_check` does."""
-    texts: list[Text] = [s.text if s.text_pair is None else (s.text, s.text_pair) for s in samples]
-    answers: Array = predictor.probabilities(np.concatenate([predictor.logits([text]) for text in texts]))
-    return answers
+    return [predictor.answer_sample(sample) for sample in samples]
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""A classification model rewritten for ONNX engines: a torch model in, an ONNX file with the same answers out.
+"""A model rewritten for ONNX engines: a torch model in, an ONNX file with the same answers out.
 
 Serves the exporter. Legend: B batch, T tokens, N = T * B tokens of the whole batch, C channels, H heads, D channels of
-a head, L labels.
+a head, L labels, P asked positions, V vocabulary, E channels of the word embeddings.
 
 Each matrix is written in the form that suits its shape (`matrices.py`). What else keeps the graph short: tokens come
 before texts, (T, B, C) flattened to (N, C), so that biases are part of the products and heads are read where they lie;
 a feed-forward network whose two halves have the same groups stays split in between; and the last block computes only
-the first token, the one the classifier reads. The graph that becomes int8 also divides the channels that stand out
+what is read of it: the first token for a classifier, the asked positions for masked words. The graph that becomes int8
+also divides the channels that stand out
 (`smoothing.py`) and multiplies their weights: its outputs are the same too.
 """
 
@@ -23,14 +24,21 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from squeezebert.export.checkpoint import Pooling
+from squeezebert.export.checkpoint import Model, Pooling
 from squeezebert.export.matrices import Channels, scaled_down, write_matrix
 from squeezebert.export.smoothing import BlockScales
 from squeezebert.files.errors import DependencyError
-from squeezebert.model import SqueezeBertForSequenceClassification, SqueezeBertModel
+from squeezebert.model import (
+    SqueezeBertForMaskedLM,
+    SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
+    SqueezeBertModel,
+)
 
 FORM = "per_group_matmul"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Of a masked-lm: which positions are asked, (P, 2) of text and token
+POSITIONS = "positions"
 # Keeps a text of nothing but padding from dividing by zero
 _NOTHING = 1e-30
 # And a vector of zeros from the same
@@ -38,7 +46,8 @@ _SHORTEST = 1e-12
 
 
 class Block(nn.Module):
-    """One encoder block; with `first_only` it returns the first token's state alone, (B, C).
+    """One encoder block; with `first_only` it returns the first token's state alone, (B, C), and for rows of tokens
+    that are asked for, those alone, (P, C).
 
     Its input arrives divided by `scales.attention`, or without attention by `scales.up`, and its output leaves divided
     by `next_scale_C`. A half that the model leaves out hands on what it reads.
@@ -85,18 +94,20 @@ class Block(nn.Module):
         self.down_norm = _divide_norm(source.output.layernorm, next_scale_C)
         self.down_factors = nn.ParameterList(() if scales.down is None else (1.0 / scales.down).chunk(self.up.pieces))
 
-    def forward(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
+    def forward(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
         """Return the block's output (N, C); `keep_BT` is 1 for text and 0 for padding."""
         if self.attends:
-            x_NC = self.attention_half(x_NC, keep_BT)
+            x_NC = self.attention_half(x_NC, keep_BT, asked_P)
         elif self.first_only:
             x_NC = Channels([x_NC]).first(keep_BT.shape[0]).whole
+        elif asked_P is not None:
+            x_NC = x_NC[asked_P]
         if not self.feeds_forward:
             return x_NC
         return cast(Tensor, self.down_norm(self.feed_forward(x_NC) + _times(x_NC, self.up_scale)))
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        """Attention, its output projection, residual sum and LayerNorm."""
+    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None) -> Tensor:
+        """Attention, its output projection, residual sum and LayerNorm; behind attention for the asked rows alone."""
         batch = keep_BT.shape[0]
         x = Channels([x_NC], None if self.shared_down is None else torch.matmul(x_NC, self.shared_down))
         own = x.first(batch) if self.first_only else x
@@ -105,7 +116,10 @@ class Block(nn.Module):
             for matrix, channels in ((self.query, own), (self.key, x), (self.value, x))
         )
         context_NC = self.attend(query_NC, key_NC, value_NC, keep_BT)
-        own_NC = _times(own.whole, self.attention_scale)
+        own_NC = own.whole
+        if asked_P is not None:
+            context_NC, own_NC = context_NC[asked_P], own_NC[asked_P]
+        own_NC = _times(own_NC, self.attention_scale)
         return cast(Tensor, self.after_norm(Channels(self.after(Channels([context_NC]))).whole + own_NC))
 
     def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
@@ -157,16 +171,21 @@ class EncoderGraph(nn.Module):
             Block(block, first_only and i == last, scales[i], arriving[i + 1]) for i, block in enumerate(blocks)
         )
 
-    def states(self, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the last block's states, (N, C) or of first tokens (B, C); `keep_BT` is 1 for text, 0 for padding."""
+    def states(
+        self, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor, asked_P: Tensor | None = None
+    ) -> Tensor:
+        """Return the last block's states, (N, C), of first tokens (B, C), or of asked rows of the N tokens (P, C).
+
+        `keep_BT` is 1 for text, 0 for padding.
+        """
         positions_T1C = cast(Tensor, self.positions)[: input_ids.shape[1], None]
         x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
         x_NC = self.norm(x_TBC.flatten(0, 1))
         if self.projection is not None:
             x_NC = self.projection(x_NC)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x_NC = block(x_NC, keep_BT)
-        return cast(Tensor, x_NC)
+        return cast(Tensor, self.blocks[-1](x_NC, keep_BT, asked_P))
 
 
 class ClassifierGraph(EncoderGraph):
@@ -180,10 +199,7 @@ class ClassifierGraph(EncoderGraph):
     ) -> None:
         super().__init__(model.transformer, scales, first_only=True)
         self.pooler = model.transformer.pooler.dense
-        # Logits divided by the temperature: whatever engine takes their softmax gets calibrated probabilities
-        self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
-        self.classifier.weight.data = model.classifier.weight.detach() / temperature
-        self.classifier.bias.data = model.classifier.bias.detach() / temperature
+        self.classifier = _divide_linear(model.classifier, temperature)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits (B, L)."""
@@ -210,8 +226,54 @@ class EmbeddingGraph(EncoderGraph):
         return x_BC / x_BC.square().sum(-1, keepdim=True).sqrt().clamp_min(_SHORTEST)
 
 
+class TokensGraph(EncoderGraph):
+    """A model that labels tokens as it is exported: token ids, mask and types (B, T) in, logits (B, T, L) out."""
+
+    def __init__(
+        self,
+        model: SqueezeBertForTokenClassification,
+        scales: Sequence[BlockScales] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(model.transformer, scales, first_only=False)
+        self.classifier = _divide_linear(model.classifier, temperature)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the logits (B, T, L)."""
+        x_NC = self.states(input_ids, attention_mask.to(self.norm.weight.dtype), token_type_ids)
+        logits_NL = self.classifier(x_NC)
+        return cast(Tensor, logits_NL.view(-1, input_ids.shape[0], logits_NL.shape[1]).transpose(0, 1))
+
+
+class WordsGraph(EncoderGraph):
+    """A masked-lm as it is exported: token ids, mask and types (B, T) and positions (P, 2) in, logits (P, V) out.
+
+    The vocabulary is scored at the asked positions alone. The product with it reads the table that words are looked up
+    in, where the model ties the two: the file has it once.
+    """
+
+    def __init__(self, model: SqueezeBertForMaskedLM, scales: Sequence[BlockScales] | None = None) -> None:
+        super().__init__(model.transformer, scales, first_only=False)
+        head = model.cls.predictions
+        self.dense, self.act, self.head_norm = (
+            head.transform.dense,
+            head.transform.transform_act_fn,
+            head.transform.LayerNorm,
+        )
+        self.bias = nn.Parameter(head.decoder.bias.detach().clone(), requires_grad=False)
+        tied = torch.equal(head.decoder.weight, self.words.weight)
+        self.scores = self.words.weight if tied else nn.Parameter(head.decoder.weight.detach(), requires_grad=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the logits (P, V); a row of `positions` is the number of a text and of a token in it."""
+        asked_P = positions[:, 1] * input_ids.shape[0] + positions[:, 0]
+        x_PC = self.states(input_ids, attention_mask.to(self.norm.weight.dtype), token_type_ids, asked_P)
+        x_PE = self.head_norm(self.act(self.dense(x_PC)))
+        return nn.functional.linear(x_PE, self.scores, self.bias)
+
+
 def write_graph(
-    model: SqueezeBertForSequenceClassification | SqueezeBertModel,
+    model: Model,
     path: Path,
     opset: int,
     scales: Sequence[BlockScales] | None = None,
@@ -223,19 +285,32 @@ def write_graph(
     `scales`, one a block, make a graph whose outputs are the same and whose ranges suit int8.
 
     Inputs are `input_ids`, `attention_mask`, `token_type_ids`, int64 (B, T); the output is `logits` (B, L), divided by
-    `temperature`, or of an encoder `sentence_embedding` (B, C), made by `pooling`.
+    `temperature`, or of an encoder `sentence_embedding` (B, C), made by `pooling`. A masked-lm also takes `positions`,
+    int64 (P, 2), of text and token, and gives `logits` (P, V) there; one that labels tokens gives `logits` (B, T, L).
     Raises `DependencyError` when the packages that write ONNX are not installed.
     """
     embeds = isinstance(model, SqueezeBertModel)
     graph: EncoderGraph
     if isinstance(model, SqueezeBertModel):
         graph = EmbeddingGraph(model, scales, pooling)
+    elif isinstance(model, SqueezeBertForMaskedLM):
+        graph = WordsGraph(model, scales)
+    elif isinstance(model, SqueezeBertForTokenClassification):
+        graph = TokensGraph(model, scales, temperature)
     else:
         graph = ClassifierGraph(model, scales, temperature)
     graph.eval()
     # Three tensors of their own: two names for one tensor would be exported as one input
-    example = (torch.ones(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9).long())
+    example: tuple[Tensor, ...] = (
+        torch.ones(2, 9, dtype=torch.long),
+        torch.ones(2, 9, dtype=torch.long),
+        torch.zeros(2, 9).long(),
+    )
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
+    shapes: dict[str, dict[int, Any]] = dict.fromkeys(INPUTS, dimensions)
+    if isinstance(graph, WordsGraph):
+        example = (*example, torch.tensor([[0, 1], [0, 3], [1, 2]]))
+        shapes[POSITIONS] = {0: torch.export.Dim("asked", min=1)}
     with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
@@ -243,9 +318,9 @@ def write_graph(
                 example,
                 dynamo=True,
                 opset_version=opset,
-                input_names=list(INPUTS),
+                input_names=list(shapes),
                 output_names=["sentence_embedding" if embeds else "logits"],
-                dynamic_shapes=dict.fromkeys(INPUTS, dimensions),
+                dynamic_shapes=shapes,
                 verbose=False,
             )
         except ModuleNotFoundError as error:
@@ -264,6 +339,16 @@ def _divide_norm(norm: nn.LayerNorm, scale_C: Tensor | None) -> nn.LayerNorm:
         return norm
     divided = nn.LayerNorm(norm.normalized_shape, eps=norm.eps)
     divided.weight.data, divided.bias.data = norm.weight.detach() / scale_C, norm.bias.detach() / scale_C
+    return divided
+
+
+def _divide_linear(layer: nn.Linear, temperature: float) -> nn.Linear:
+    """Return a layer whose output is that of `layer`, divided by the temperature.
+
+    Whatever engine takes the softmax of logits that are divided so gets calibrated probabilities.
+    """
+    divided = nn.Linear(layer.in_features, layer.out_features)
+    divided.weight.data, divided.bias.data = layer.weight.detach() / temperature, layer.bias.detach() / temperature
     return divided
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -16,10 +17,13 @@ from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import DYNAMIC, PACKED, STATIC, fix_ranges, quantize_graph
 from squeezebert.export.ranges import Feed, find_ranges
 from squeezebert.files.errors import OptionError
-from squeezebert.runtime.tokens import Text, Tokenizer
+from squeezebert.runtime.predictor import Predictor
+from squeezebert.runtime.tokens import MASK, Text
 
 # Each is run once for the ranges of a hundred tensors
 _CALIBRATION_TEXTS = 256
+# Tokens of a calibration text that a masked-lm is asked for
+_HIDDEN = 4
 
 
 @dataclass
@@ -78,9 +82,14 @@ def check_calibration(
     return [calibration[i * len(calibration) // count] for i in range(count)]
 
 
-def feed_of(tokenizer: Tokenizer, text: Text) -> Feed:
-    """Return a text as the model file reads it."""
-    tokens = tokenizer.encode(*((text,) if isinstance(text, str) else text))
+def feed_of(predictor: Predictor, text: Text) -> Feed:
+    """Return a text as the model file reads it; for a masked-lm a few of its tokens are hidden and asked for."""
+    tokens = predictor.tokenizer.encode(*((text,) if isinstance(text, str) else text))
     ids = np.array([tokens.ids], dtype=np.int64)
     kinds = np.array([tokens.types], dtype=np.int64)
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": kinds}
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": kinds}
+    if predictor.task == "masked-lm":
+        places = np.unique(np.linspace(predictor.tokenizer.lead, ids.shape[1] - 2, _HIDDEN).round().astype(np.int64))
+        ids[0, places] = cast(int, predictor.tokenizer.id_of(MASK))
+        feed["positions"] = np.stack([np.zeros_like(places), places], axis=1)
+    return feed

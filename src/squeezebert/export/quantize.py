@@ -17,6 +17,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from squeezebert.export.options import Embeddings
 from squeezebert.export.packing import pack_words
 from squeezebert.export.ranges import scale_and_zero
+from squeezebert.export.tied import share_words
 
 DYNAMIC = (
     "dynamic: int8 weights, one scale a channel; uint8 activations, ranges taken per tensor and run; "
@@ -46,8 +47,11 @@ def quantize_graph(
     every CPU; the runtime has those CPUs take exact products instead (`runtime.session.integer_products_saturate`).
     """
     proto = onnx.load(str(source))
+    shared: list[str] = []
     if embeddings == "int4":
         pack_words(proto)
+    else:
+        shared = share_words(proto)
     # The graph is already simplified; the mark keeps the quantiser from advising it on the root logger
     mark = proto.metadata_props.add()
     mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
@@ -62,7 +66,7 @@ def quantize_graph(
         str(target),
         op_types_to_quantize=list(_OPERATORS),
         # The quantiser first makes a MatMul and an Add of each Gemm, under this name
-        nodes_to_exclude=[*products, *(f"{name}_MatMul" for name in products)],
+        nodes_to_exclude=[*shared, *products, *(f"{name}_MatMul" for name in products)],
         per_channel=True,
         reduce_range=False,
         weight_type=QuantType.QInt8,

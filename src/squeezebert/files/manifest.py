@@ -17,11 +17,11 @@ from squeezebert.files.errors import FolderError
 
 MANIFEST = "manifest.json"
 # The layout that this program reads up to; files of the tasks of format 1 are written in it
-FORMAT = 2
-TASKS = ("single_label", "multi_label", "regression", "embedding")
+FORMAT = 3
+TASKS = ("single_label", "multi_label", "regression", "embedding", "masked-lm", "token-labels")
 PRECISIONS = ("fp32", "int8")
 
-Task = Literal["single_label", "multi_label", "regression", "embedding"]
+Task = Literal["single_label", "multi_label", "regression", "embedding", "masked-lm", "token-labels"]
 Precision = Literal["fp32", "int8"]
 
 
@@ -81,6 +81,12 @@ class Verification:
     """the file was written although it was refused"""
     warnings: tuple[str, ...] = ()
     """what the rows could not decide"""
+    loss: float | None = None
+    """mean cross-entropy at the hidden words, in nats; masked-lm on evaluation rows only"""
+    loss_rise: float | None = None
+    """by how much `loss` exceeds that of fp32; int8 only"""
+    loss_rise_interval: tuple[float, float] | None = None
+    """95 % interval of `loss_rise`, texts paired"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,10 @@ class Sample:
     text_pair: str | None
     """its second text, for a model of pairs"""
     expected: Mapping[str, tuple[float, ...]]
-    """precision -> probabilities in the order of the labels (the value, in regression)"""
+    """precision -> probabilities in the order of the labels (the value, in regression); of token-labels those of each
+    word and sign in turn"""
+    words: tuple[int, ...] = ()
+    """masked-lm: ids of the pieces whose probabilities at the text's [MASK] are expected"""
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,10 @@ class Manifest:
     """What an exported folder holds."""
 
     task: Task
-    """what is answered: one label, any number of labels, a number, or a vector that says what a text is about"""
+    """what is answered: one label, any number of labels, a number, a vector that says what a text is about, what
+    stands behind a mask, or a label for each token"""
     labels: tuple[str, ...]
-    """in the order of the model's outputs; empty for regression and embedding"""
+    """in the order of the model's outputs; empty for regression, embedding and masked-lm"""
     max_length: int
     """longest input in tokens, special ones included"""
     pair: bool | None
@@ -112,7 +122,8 @@ class Manifest:
     temperature: float
     """what logits are divided by before they become probabilities"""
     thresholds: tuple[float, ...] | None
-    """multi-label: the probability from which on each label is given; None means 0.5 for all"""
+    """multi-label: the probability from which on each label is given; token-labels: the probability that it is not the
+    first label, from which on each of the others is given; None means 0.5 for all"""
     files: Mapping[str, ModelFile]
     """precision -> model"""
     tokenizer: ExportedFile
@@ -132,7 +143,9 @@ class Manifest:
     format: int = 1
     """version of this file's layout"""
     dimension: int | None = None
-    """numbers of a vector; embedding only"""
+    """numbers of a vector of an embedding; pieces of the vocabulary of a masked-lm; None for other tasks"""
+    dictionary: ExportedFile | None = None
+    """words with their counts, for suggestions of a marker of words"""
     calibrated_logits: bool = False
     """whether the files divide their logits by the temperature, so that any engine's softmax is calibrated"""
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -162,6 +175,8 @@ class Manifest:
             values["temperature"] = float(data["temperature"])
             values["files"] = {k: _build(ModelFile, v) for k, v in data["files"].items()}
             values["tokenizer"] = _build(ExportedFile, data["tokenizer"])
+            if data.get("dictionary") is not None:
+                values["dictionary"] = _build(ExportedFile, data["dictionary"])
             values["verification"] = {k: _build(Verification, v) for k, v in data["verification"].items()}
             values["samples"] = tuple(_build(Sample, v) for v in data["samples"])
             values["latency"] = tuple(data.get("latency", ()))
@@ -177,11 +192,12 @@ class Manifest:
             raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
         if not all(isinstance(label, str) for label in self.labels):
             raise ValueError("labels must be text")
-        if (self.task in ("regression", "embedding")) != (not self.labels):
+        if (self.task in ("regression", "embedding", "masked-lm")) != (not self.labels):
             raise ValueError(f"{len(self.labels)} labels for {self.task}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two labels have the same name")
-        if (self.task == "embedding") != (isinstance(self.dimension, int) and self.dimension > 0):
+        sized = self.task in ("embedding", "masked-lm")
+        if sized != (isinstance(self.dimension, int) and self.dimension > 0):
             raise ValueError(f"dimension {self.dimension!r} for {self.task}")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
@@ -191,7 +207,7 @@ class Manifest:
             raise ValueError(f"temperature {self.temperature!r}")
         if not self.files or not set(self.files) <= set(PRECISIONS):
             raise ValueError(f"model files for {sorted(self.files)}, expected {' or '.join(PRECISIONS)}")
-        for file in (*self.files.values(), self.tokenizer):
+        for file in (*self.files.values(), self.tokenizer, *([self.dictionary] if self.dictionary else [])):
             path = PurePosixPath(file.path)
             if path.is_absolute() or ".." in path.parts or "\\" in file.path or ":" in file.path:
                 raise ValueError(f"file {file.path!r} lies outside the folder")

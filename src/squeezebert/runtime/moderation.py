@@ -125,11 +125,11 @@ class Moderator:
 
         Raises `OptionError` for a model without labels or of pairs, and a policy of other labels or another model.
         """
-        if not model.labels or model.manifest.pair:
+        if not model.labels or model.manifest.pair or model.task == "token-labels":
             kind = (
                 "pairs of texts"
                 if model.manifest.pair
-                else {"regression": "a number", "embedding": "vectors"}[model.task]
+                else {"regression": "a number", "embedding": "vectors"}.get(model.task, "words")
             )
             raise OptionError(f"{model.folder}: moderation needs a classifier of single texts, and this is of {kind}")
         unknown = [label for label in policy.labels if label not in model.labels]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, check_file, read_manifest
+from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, Sample, check_file, read_manifest
 from squeezebert.runtime.session import check_threads, open_session
 from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, split_pair
 
@@ -115,12 +115,12 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        """`single_label`, `multi_label`, `regression` or `embedding`."""
+        """`single_label`, `multi_label`, `regression`, `embedding`, `masked-lm` or `token-labels`."""
         return self.manifest.task
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the model's outputs; empty for regression and embedding."""
+        """In the order of the model's outputs; empty for regression, embedding and masked-lm."""
         return self.manifest.labels
 
     @property
@@ -200,7 +200,8 @@ class Predictor:
         return answers
 
     def logits(self, texts: Sequence[Text], batch_size: int | None = None) -> Array:
-        """Return the outputs of the model file (N, L), before probabilities."""
+        """Return the outputs of the model file (N, L), before probabilities. Raises as `predict` does."""
+        self._check_texts()
         rows = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
         return np.stack(rows) if rows else np.empty((0, self._outputs))
 
@@ -222,8 +223,7 @@ class Predictor:
         for sample in self.manifest.samples:
             if self.precision not in sample.expected:
                 continue
-            text: Text = sample.text if sample.text_pair is None else (sample.text, sample.text_pair)
-            got = self.probabilities(self.logits([text]))[0]
+            got = self.answer_sample(sample)
             expected = np.asarray(sample.expected[self.precision])
             scale = np.maximum(1.0, np.abs(expected))  # probabilities never exceed 1
             gap = float(np.max(np.abs(got - expected) / scale))
@@ -231,9 +231,49 @@ class Predictor:
             compared += 1
         return SelfCheck(self.precision, compared, difference, TOLERANCE[self.precision])
 
+    def answer_sample(self, sample: Sample) -> Array:
+        """Return what the model says of one of the manifest's texts, as `Sample.expected` has it."""
+        if self.task == "masked-lm":
+            from squeezebert.runtime.completion import Completer
+
+            return Completer(self).probabilities(sample.text, sample.words)
+        if self.task == "token-labels":
+            from squeezebert.files.english import units
+            from squeezebert.runtime.checking import tag_probabilities
+
+            return tag_probabilities(self, sample.text, units(sample.text)).ravel()
+        text: Text = sample.text if sample.text_pair is None else (sample.text, sample.text_pair)
+        return cast(Array, self.probabilities(self.logits([text]))[0])
+
+    def compute(self, batch: Sequence[Tokens], positions: NDArray[np.int64] | None = None) -> Array:
+        """Run tokenised texts as one padded batch and return the outputs of the model file.
+
+        They are (B, L), of token-labels (B, T, L), or of a masked-lm (P, V) at `positions` (P, 2), of text and token.
+        What is said of batches in `predict` holds here too.
+        """
+        return self._compute(list(batch), positions)
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether an answer does not depend on the texts in its batch."""
+        return self._batch_size is None
+
     def _check_answers(self) -> None:
         if self.task == "embedding":
             raise OptionError(f"{self.folder}: an encoder, which embeds and gives no labels: call encode")
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        if self.task == "masked-lm":
+            raise OptionError(
+                f"{self.folder}: a model of masked words, which completes texts and gives no labels: "
+                "`squeezebert complete`, in Python runtime.completion.Completer"
+            )
+        if self.task == "token-labels":
+            raise OptionError(
+                f"{self.folder}: a model that labels tokens, and gives a text no label: `squeezebert check`, in "
+                "Python runtime.checking.Checker"
+            )
 
     def _choose(self, precision: str | None) -> Precision:
         available = self.manifest.files
@@ -274,8 +314,8 @@ class Predictor:
                 rows[i] = logits
         return [(cast(Array, row), tokens) for row, tokens in zip(rows, window, strict=True)]
 
-    def _compute(self, batch: list[Tokens]) -> Array:
-        """Run texts as one padded batch: raw outputs (B, L)."""
+    def _compute(self, batch: list[Tokens], positions: NDArray[np.int64] | None = None) -> Array:
+        """Run texts as one padded batch: raw outputs (B, L), or (P, V) at `positions`."""
         if len(batch) == 1:
             ids = np.array([batch[0].ids], dtype=np.int64)
             types = np.array([batch[0].types], dtype=np.int64)
@@ -287,6 +327,8 @@ class Predictor:
                 types[row, : len(tokens.ids)] = tokens.types
                 mask[row, : len(tokens.ids)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        if positions is not None:
+            inputs["positions"] = positions
         return cast(Array, self._session.run(None, inputs)[0].astype(np.float64))
 
     def _answer(self, probabilities: Array, tokens: Tokens) -> Prediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ _MARGIN = 32
 _SPACE = re.compile("[ \n\t\r]")
 
 Text = str | tuple[str, str]
+MASK = "[MASK]"
 
 
 class TextError(SqueezeBertError, TypeError):
@@ -112,12 +114,52 @@ class Tokenizer:
         found = []
         for start in range(0, max(1, len(ids) - overlap), room - overlap):
             piece = ids[start : start + room]
-            types = [*layout.before[1], *[layout.types[0]] * len(piece), *layout.between[1], *layout.after[1]]
-            whole = [*layout.before[0], *piece, *layout.between[0], *layout.after[0]]
-            tokens = Tokens(whole, types if self._token_types else [0] * len(whole), False)
             first, last = (offsets[start][0], offsets[start + len(piece) - 1][1]) if piece else (0, len(text))
-            found.append((tokens, first, last))
+            found.append((self.framed(piece), first, last))
         return found
+
+    @property
+    def room(self) -> int:
+        """Tokens of one text that fit beside the special ones."""
+        return self.max_length - self.single.specials
+
+    @property
+    def lead(self) -> int:
+        """Special tokens before a text's first."""
+        return len(self.single.before[0])
+
+    def pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of all of a text, and where each starts and ends in it, in characters."""
+        encoding = self._encoding(text)
+        return list(encoding.ids), [(int(start), int(end)) for start, end in encoding.offsets]
+
+    def framed(self, ids: Sequence[int]) -> Tokens:
+        """Return the ids of one text with the special tokens around them."""
+        layout = self.single
+        types = [*layout.before[1], *[layout.types[0]] * len(ids), *layout.between[1], *layout.after[1]]
+        whole = [*layout.before[0], *ids, *layout.between[0], *layout.after[0]]
+        return Tokens(whole, types if self._token_types else [0] * len(whole), False)
+
+    def vocabulary(self) -> list[str | None]:
+        """Return the piece of each id, None for special tokens and for ids without one."""
+        known = self._backend.get_vocab(with_added_tokens=True)
+        added = self._backend.get_added_tokens_decoder()
+        pieces: list[str | None] = [None] * (max(known.values(), default=-1) + 1)
+        for piece, place in known.items():
+            if place not in added:
+                pieces[place] = piece
+        return pieces
+
+    def id_of(self, piece: str) -> int | None:
+        """Return the id of a piece or special token, None for one that is not known."""
+        found = self._backend.token_to_id(piece)
+        return None if found is None else int(found)
+
+    @property
+    def continues(self) -> str | None:
+        """What a piece that goes on with a word begins with, as WordPiece has it; None for other vocabularies."""
+        found = getattr(self._backend.model, "continuing_subword_prefix", None)
+        return str(found) if found and type(self._backend.model).__name__ == "WordPiece" else None
 
     def _ids(self, text: str, room: int) -> list[int]:
         """Return the ids of `text`: all of them, or more than `room` of the first ones."""

@@ -286,3 +286,55 @@ class PretrainOptions:
         check_seed(self.seed)
         if any(not 0 < share < 1 for share in self.milestones):
             raise OptionError(f"--milestones {self.milestones}: expected shares between 0 and 1")
+
+
+@dataclass(frozen=True)
+class MarkerOptions:
+    """How a marker of wrong words is trained."""
+
+    steps: int = 6000
+    """Optimiser steps, over which the learning rate rises and falls."""
+    batch_size: int = 32
+    """Sentences a step."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
+    warmup: float = 0.06
+    """Share of the steps over which the learning rate rises to its peak; then it falls linearly to 0."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    dropout: float = 0.0
+    """Dropout of the encoder while it learns; its configuration keeps its own. Errors are others in each pass."""
+    max_length: int = 128
+    """Tokens of a sentence, at most."""
+    sentences: int = 200_000
+    """Sentences to learn from, an even sample of the text."""
+    held_out: int = 2000
+    """Sentences to measure on, and to choose thresholds by; they are not learned from."""
+    held_out_share: float = 0.02
+    """Share of the text's sentences that these are drawn from."""
+    dictionary: int = 60_000
+    """Words of the dictionary, the most frequent of the text."""
+    least_count: int = 3
+    """How often a word of the dictionary occurs in the text, at least."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of training; bf16 keeps the weights in fp32."""
+    save_every: int = 500
+    """Steps between measuring, logging and resumable saves."""
+    seed: int = 42
+    """Seed of initial weights, sample, order and errors."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "learning_rate", "sentences", "held_out", "dictionary", "least_count")
+        for field in (*positive, "save_every"):
+            if not getattr(self, field) > 0:
+                raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected more than 0")
+        if self.max_length < 8:
+            raise OptionError(f"--max-length {self.max_length}: expected 8 or more, two of them special tokens")
+        for field in ("warmup", "dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise OptionError(f"--{field} {getattr(self, field)}: expected a number from 0 to below 1")
+        if not 0 < self.held_out_share < 1:
+            raise OptionError(f"--held-out-share {self.held_out_share}: expected a number between 0 and 1")
+        if self.weight_decay < 0:
+            raise OptionError(f"--weight-decay {self.weight_decay}: expected 0 or more")
+        check_seed(self.seed)

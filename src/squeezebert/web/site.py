@@ -82,6 +82,8 @@ def write_site(
     manifest = read_manifest(folder)
     if manifest.task == "embedding":
         raise FolderError(f"{folder}: an encoder, which gives no labels and no number: export a model that answers")
+    if manifest.task in ("masked-lm", "token-labels"):
+        raise FolderError(f"{folder}: a model of {manifest.task}, which gives a text no labels: export a classifier")
     chosen = _choose(folder, manifest, precisions)
     check_output(output, overwrite)
     tokenizer = Tokenizer(check_file(folder, manifest.tokenizer), manifest.max_length, manifest.token_types)

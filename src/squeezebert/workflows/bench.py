@@ -116,6 +116,10 @@ def _prepare(name: str, place: Path, report: Report) -> Measured:
     folder = Path(name)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
+        if manifest.task in ("masked-lm", "token-labels"):
+            raise OptionError(
+                f"{name}: a model of {manifest.task}, and models that answer for whole texts are measured"
+            )
         files = {
             str(precision): TimedFile(folder / file.path, tuple(file.disabled_optimizers))
             for precision, file in manifest.files.items()

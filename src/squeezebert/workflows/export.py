@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from squeezebert.data.examples import Example, read_examples
 from squeezebert.data.options import DataOptions
-from squeezebert.export.checkpoint import read_checkpoint
+from squeezebert.export.checkpoint import PROBLEM_OF_TASK, read_checkpoint
 from squeezebert.export.exporter import ExportReport, export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import TableError
@@ -52,7 +52,8 @@ def _examples(
     source = read_checkpoint(checkpoint)
     options = replace(columns.to_data_options(), text_pair=rows.text_pair)
     skipped: list[TableError] = []
-    task = None if source.task == "embedding" else source.task
+    # Texts alone for what is no classifier of texts: what its answers are compared with is found otherwise
+    task = cast(Any, source.task) if source.task in PROBLEM_OF_TASK else None
     read = read_examples(str(rows.eval), options, task=task, labels=source.labels, on_skip=skipped.append)
     examples = [evaluation_row(example) for example in read]
     for error in skipped[:3]:
@@ -72,6 +73,8 @@ def describe(found: Verification) -> str:
     told += f", {found.metric} {found.accuracy:.4f}"
     if found.accuracy_interval is not None:
         told += " (95 % interval {:.4f} to {:.4f})".format(*found.accuracy_interval)
+    if found.loss is not None:
+        told += f", loss {found.loss:.4f} nats"
     return told
 
 
@@ -82,4 +85,6 @@ def summary(report: ExportReport) -> str:
         found = report.manifest.verification[precision]
         lines.append(f"{precision}: {file.path}, {file.bytes / 1e6:.1f} MB; {describe(found)}")
     folder = shlex.quote(str(report.output))
-    return "\n".join([*lines, f"written: {report.output}", f"next: squeezebert predict {folder} FILE"])
+    other = {"masked-lm": f"complete {folder} TEXT", "token-labels": f"check {folder} TEXT"}
+    following = other.get(report.manifest.task, f"predict {folder} FILE")
+    return "\n".join([*lines, f"written: {report.output}", f"next: squeezebert {following}"])

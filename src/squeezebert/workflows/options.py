@@ -225,6 +225,95 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class MarkerPlaces:
+    """What `train-marker` reads and writes."""
+
+    text: list[str]
+    """Good text, without errors: .txt files or folders of them (one paragraph a line), or tables that `train`
+    reads."""
+    base: str
+    """Encoder to start from, with any head or none: a folder or a Hub id of the BERT or SqueezeBERT architecture."""
+    output: str
+    """Folder for the trained marker."""
+    column: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    encoding: str = "utf-8"
+    """Encoding of text files; a byte-order mark in a file outranks it."""
+
+    def __post_init__(self) -> None:
+        check_sources(self.text)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which texts are checked, and what else than the marker is asked."""
+
+    folder: str
+    """Exported marker of words."""
+    texts: str
+    """A text, or a table or text file of texts; - for standard input: JSON lines, or one text a line."""
+    words: str | None = None
+    """Exported masked language model that says which suggestions fit, and which words are missing."""
+    acceptability: str | None = None
+    """Exported classifier that judges each whole sentence, such as one that was trained on CoLA."""
+    suggestions: int = 3
+    """Suggestions for each marked word, at most."""
+    text: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    output: str = "-"
+    """File for the answers, one JSON object a text; - for standard output."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the marker's files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        if self.suggestions < 0:
+            raise OptionError(f"--suggestions {self.suggestions}: expected 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"--threads {self.threads}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class CompleteOptions:
+    """Which texts have gaps, and which model fills them."""
+
+    folder: str
+    """Exported masked language model."""
+    texts: str
+    """A text with [MASK] or ___ where a word is wanted, or a table or text file of such texts; - for standard input:
+    JSON lines, or one text a line."""
+    next_word: bool = False
+    """Say which words may come behind the end of each text, instead of filling gaps."""
+    ending: Literal["stop", "nothing"] = "stop"
+    """What the model reads behind the next word: a full stop, or nothing."""
+    top: int = 5
+    """Words for each gap, the likeliest first."""
+    text: str | None = None
+    """Column of the text in a table, found by its name when not given."""
+    output: str = "-"
+    """File for the answers, one JSON object a text; - for standard output."""
+    precision: Literal["fp32", "int8"] | None = None
+    """Which of the exported files answers; int8 where there is one."""
+    threads: int | None = None
+    """Threads of the engine; all cores by default."""
+    encoding: str = "utf-8"
+    """Encoding of the text file; a byte-order mark in a file outranks it."""
+    skip_bad_rows: bool = False
+    """Pass over and count rows that cannot be read or have no gap, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} {value}: expected 1 or more")
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """What to serve, where, and what a request may ask."""
 

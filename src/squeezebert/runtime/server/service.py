@@ -75,6 +75,10 @@ class Service:
         self.manifest = read_manifest(self.folder)
         if self.manifest.task == "embedding":
             raise OptionError(f"{self.folder}: an encoder, which embeds and gives no labels: serve a classifier")
+        if self.manifest.task in ("masked-lm", "token-labels"):
+            raise OptionError(
+                f"{self.folder}: a model of {self.manifest.task}, which gives texts no labels: serve a classifier"
+            )
         self.workers = workers or usable_cores()
         self.predictor: Predictor | None = None
         self.error: Exception | None = None

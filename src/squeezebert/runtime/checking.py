@@ -1,0 +1,294 @@
+"""A text and an exported marker of words in, what is wrong with which words, and what may be meant, out. No torch.
+
+Serves `squeezebert check`. Legend: U units (words and signs, `files.english.units`), L tags.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezebert.files.english import TAGS, Unit, alternatives, is_word, like, units
+from squeezebert.files.errors import OptionError
+from squeezebert.files.manifest import check_file
+from squeezebert.runtime.completion import Completer
+from squeezebert.runtime.dictionary import COST_OF_EDIT, Dictionary, edits_between
+from squeezebert.runtime.predictor import Predictor, load
+from squeezebert.runtime.summary import sentence_spans
+from squeezebert.runtime.tokens import TextError
+
+Array = NDArray[np.float64]
+
+# A sentence of fewer units is read together with the next one
+FEWEST_UNITS = 4
+# Tokens on either side of a window of a long sentence that are read for their neighbours' sake, at the most
+_CONTEXT = 16
+# Words that are weighed for one that is marked
+_CANDIDATES = 20
+# Below this a word is taken to be as unlikely as any
+_SMALLEST = 1e-9
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word, or two in the wrong order, that something is wrong with."""
+
+    start: int
+    """where it starts in the text, in characters"""
+    end: int
+    """and where it ends"""
+    word: str
+    """what stands there"""
+    kind: str
+    """what is wrong, one of the tags but `keep`"""
+    suggestions: tuple[str, ...]
+    """what may be meant, the likeliest first: words to stand there instead, the empty one for none, or words to be put
+    in before it where one is missing"""
+    probability: float
+    """that something is wrong"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        told = {name: getattr(self, name) for name in ("start", "end", "word", "kind")}
+        return {**told, "suggestions": list(self.suggestions), "probability": self.probability}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSentence:
+    """What a classifier says of a whole sentence."""
+
+    start: int
+    """where it starts in the text, in characters"""
+    end: int
+    """and where it ends"""
+    label: str
+    """the likeliest label"""
+    probability: float
+    """of `label`"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {name: getattr(self, name) for name in ("start", "end", "label", "probability")}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found in a text."""
+
+    marks: tuple[Mark, ...]
+    """in the order of the text"""
+    sentences: tuple[CheckedSentence, ...]
+    """every sentence, where a classifier was asked; else none"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        told: dict[str, Any] = {"marks": [mark.to_dict() for mark in self.marks]}
+        return told | ({"sentences": [one.to_dict() for one in self.sentences]} if self.sentences else {})
+
+
+class Checker:
+    """A marker at work, with what makes suggestions for the words that it marks. Safe to share between threads."""
+
+    def __init__(
+        self,
+        marker: Predictor,
+        dictionary: Dictionary | None = None,
+        words: Completer | None = None,
+        acceptability: Predictor | None = None,
+    ) -> None:
+        """Take an exported marker, and what there is of a dictionary, a masked language model and a classifier.
+
+        Raises `OptionError` for a marker of other tags, and a classifier that is none of single texts.
+        """
+        if marker.task != "token-labels" or marker.labels != TAGS:
+            raise OptionError(f"{marker.folder}: not a marker of words: `squeezebert train-marker` makes one")
+        if acceptability is not None and (acceptability.task != "single_label" or acceptability.manifest.pair):
+            raise OptionError(
+                f"{acceptability.folder}: whole sentences are judged by a classifier of single texts, one label each, "
+                "such as one that was trained on CoLA"
+            )
+        self.marker, self.dictionary, self.words, self.acceptability = marker, dictionary, words, acceptability
+        self.thresholds = marker.manifest.thresholds
+
+    def check(self, text: str, suggestions: int = 3) -> Checked:
+        """Return what is wrong in a text of any length, with at most so many suggestions a word.
+
+        Sentences are read one by one, so that what is said of one does not depend on the others. Raises `TextError`
+        for what is no str, `OptionError` for a negative number of suggestions.
+        """
+        if not isinstance(text, str):
+            raise TextError(f"expected a str, not {type(text).__name__}")
+        if suggestions < 0:
+            raise OptionError(f"suggestions = {suggestions}: expected 0 or more")
+        # Halves of characters are read as one character each, so that places stay what they are
+        text = _SURROGATE.sub("\ufffd", text)
+        marks: list[Mark] = []
+        judged = []
+        for start, end in checked_spans(text):
+            sentence = text[start:end]
+            found = units(sentence)
+            probabilities = tag_probabilities(self.marker, sentence, found)
+            tags = decide_tags(probabilities, self.thresholds)
+            marks += self._marks(sentence, start, found, tags, probabilities, suggestions)
+            if self.acceptability is not None:
+                answer = self.acceptability.predict(sentence)
+                judged.append(CheckedSentence(start, end, str(answer.label), float(answer.probability or 0.0)))
+        return Checked(tuple(marks), tuple(judged))
+
+    def _marks(
+        self,
+        sentence: str,
+        offset: int,
+        found: Sequence[Unit],
+        tags: NDArray[np.int64],
+        probabilities: Array,
+        count: int,
+    ) -> list[Mark]:
+        marks, at = [], 0
+        while at < len(found):
+            kind = TAGS[tags[at]]
+            last = at
+            if kind == "order" and at + 1 < len(found) and TAGS[tags[at + 1]] == "order":
+                last = at + 1
+            if kind != "keep":
+                start, end = found[at].start, found[last].end
+                meant = self._suggest(sentence, found, at, last, kind)[:count]
+                wrong = float(1.0 - probabilities[at : last + 1, 0].min())
+                word = sentence[start:end]
+                marks.append(Mark(offset + start, offset + end, word, kind, tuple(meant), wrong))
+            at = last + 1
+        return marks
+
+    def _suggest(self, sentence: str, found: Sequence[Unit], at: int, last: int, kind: str) -> list[str]:
+        """What may be meant, the likeliest first."""
+        start, end = found[at].start, found[last].end
+        word = sentence[start:end]
+        if kind == "extra":
+            return [""]
+        if kind == "order":
+            first, second = (sentence[one.start : one.end] for one in (found[at], found[last]))
+            lower = first.lower() if len(first) > 1 and first[1:].islower() else first
+            return [f"{like(second, first)} {lower}"] if last > at else []
+        if kind == "missing":
+            if self.words is None:
+                return []
+            return [candidate.word for candidate in self.words.between(sentence, start, start, _CANDIDATES)]
+        near = dict.fromkeys(alternatives(word, kind), 0)
+        if not near and is_word(word):
+            near = self._spelt_alike(sentence, start, end)
+        names = [*near]
+        if self.words is not None and names:
+            fit = np.log(np.maximum(self.words.score(sentence, start, end, names), _SMALLEST))
+        else:
+            fit = np.array([0.0 if self.dictionary is None else self.dictionary.log_share(name) for name in names])
+        weight = {name: fit[i] - COST_OF_EDIT * near[name] for i, name in enumerate(names)}
+        return [like(name, word) for name in sorted(names, key=lambda name: (-weight[name], name))]
+
+    def _spelt_alike(self, sentence: str, start: int, end: int) -> dict[str, int]:
+        """Words with the edits they are away: of the dictionary, and those that fit where the word stands."""
+        word = sentence[start:end]
+        near = {} if self.dictionary is None else dict(self.dictionary.near(word, count=_CANDIDATES))
+        if self.words is not None:
+            for candidate in self.words.between(sentence, start, end, _CANDIDATES):
+                away = edits_between(word, candidate.word)
+                if 0 < away <= 2:
+                    near.setdefault(candidate.word, away)
+        return near
+
+
+def open_checker(
+    folder: str | os.PathLike[str],
+    words: str | os.PathLike[str] | None = None,
+    acceptability: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+) -> Checker:
+    """Open an exported marker with its dictionary, and what else is given.
+
+    `words` is an exported masked language model, `acceptability` an exported classifier of sentences. Raises what
+    `load` does, and `OptionError` for folders of other models.
+    """
+    marker = load(folder, threads, precision)
+    told = marker.manifest.dictionary
+    dictionary = None if told is None else Dictionary.open(check_file(marker.folder, told))
+    completer = None if words is None else Completer(load(words, threads))
+    return Checker(marker, dictionary, completer, None if acceptability is None else load(acceptability, threads))
+
+
+def checked_spans(text: str) -> list[tuple[int, int]]:
+    """Return where the sentences of a text start and end; one of less than four units goes with the next."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sentence_spans(text):
+        if joined and len(units(text[slice(*joined[-1])])) < FEWEST_UNITS:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def tag_probabilities(marker: Predictor, sentence: str, found: Sequence[Unit]) -> Array:
+    """Return the probability of each tag for the units of a sentence, (U, L).
+
+    A unit has that of its first token; one without a token is kept. A sentence that is longer than the model reads is
+    read in windows, and each token in one where it has neighbours.
+    """
+    tokenizer = marker.tokenizer
+    ids, offsets = tokenizer.pieces(sentence)
+    rows: Array = np.zeros((len(found), len(marker.labels)))
+    rows[:, 0] = 1.0
+    if not ids:
+        return rows
+    logits = np.concatenate(
+        [
+            marker.compute([tokenizer.framed(ids[first:last])])[0][tokenizer.lead :][begin - first : end - first]
+            for first, begin, end, last in _windows(len(ids), tokenizer.room)
+        ]
+    )
+    probabilities = marker.probabilities(logits)
+    for unit, token in first_tokens(found, offsets):
+        rows[unit] = probabilities[token]
+    return rows
+
+
+def first_tokens(found: Sequence[Unit], offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the number of each unit that has a token, and of its first token."""
+    pairs, token = [], 0
+    for number, unit in enumerate(found):
+        while token < len(offsets) and offsets[token][0] < unit.start:
+            token += 1
+        if token < len(offsets) and offsets[token][0] < unit.end:
+            pairs.append((number, token))
+    return pairs
+
+
+def decide_tags(probabilities: Array, thresholds: Sequence[float] | None) -> NDArray[np.int64]:
+    """Return the tag of each row of probabilities (U, L), (U,).
+
+    It is the likeliest but the first, where something is wrong with a probability of at least that tag's threshold
+    (0.5 by default); else the first, `keep`.
+    """
+    if not len(probabilities):
+        return np.zeros(0, dtype=np.int64)
+    likeliest = probabilities[:, 1:].argmax(axis=1) + 1
+    least = np.array(thresholds or (0.5,) * probabilities.shape[1])[likeliest]
+    return np.where(1.0 - probabilities[:, 0] >= least, likeliest, 0).astype(np.int64)
+
+
+def _windows(tokens: int, room: int) -> list[tuple[int, int, int, int]]:
+    """Windows of at most `room` tokens as (first, begin, end, last): what is between begin and end is answered."""
+    if tokens <= room:
+        return [(0, 0, tokens, tokens)]
+    context = min(_CONTEXT, room // 4)
+    step = room - 2 * context
+    found = []
+    for begin in range(0, tokens, step):
+        end = min(begin + step, tokens)
+        found.append((max(0, begin - context), begin, end, min(tokens, end + context)))
+    return found
