@@ -135,7 +135,7 @@ def test_models_that_give_no_answer_are_refused(encoder, words, marker, single, 
         write_site(encoder.folder, tmp_path / "site", engine)
     for model in (words, marker):
         with pytest.raises(FolderError, match="gives a text no labels"):
-            write_site(model.folder, tmp_path / "site", engine)
+            write_site(model.output, tmp_path / "site", engine)
     with pytest.raises(FolderError, match=r"export .* first"):
         write_site(single.checkpoint, tmp_path / "site", engine)
     damaged = tmp_path / "damaged"
