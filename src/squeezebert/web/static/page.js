@@ -84,7 +84,7 @@ const HANDLERS = {
     const told = Object.entries(medians).map(([form, ms]) => `${form} ${milliseconds(ms)}`);
     $("measured").textContent =
       `Measured on this device, a text of ${measuredTokens} tokens: ${told.join(", ")}.` +
-      (told.length > 1 ? ` ${automatic} is ${automatic === "fp32" ? "not slower" : "faster"}, and answers.` : "");
+      (told.length > 1 ? ` ${automatic} is ${automatic === "fp32" ? "not slower" : "faster"}.` : "");
   },
   kept({ kept }) {
     const can = kept && navigator.serviceWorker?.controller;
@@ -147,6 +147,7 @@ function ask() {
 function showAnswer({ given, rows, value, tokens, truncated, ms, form }) {
   (taken[form] ??= []).push(ms);
   const summary = $("summary");
+  summary.classList.add("answered");
   if (value !== undefined) {
     summary.textContent = number(value);
     summary.dataset.value = value;
