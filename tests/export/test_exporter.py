@@ -16,7 +16,7 @@ from squeezebert.export.exporter import ExportRefused, export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError, TableError
 from squeezebert.files.manifest import read_manifest
-from squeezebert.model import SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
+from squeezebert.model import SqueezeBertForQuestionAnswering, SqueezeBertForSequenceClassification
 from squeezebert.runtime.predictor import load
 from tiny_checkpoints import VOCABULARY, logits_of, save_checkpoint, texts, tiny_model, tiny_tokenizer
 
@@ -357,8 +357,8 @@ def test_unusable_checkpoints_are_refused(broken, tmp_path, damage, cause):
 
 def test_other_heads_and_half_models_are_refused(single, tmp_path):
     config = tiny_model().config
-    head = save_checkpoint(tmp_path / "head", SqueezeBertForMaskedLM(config))
-    with pytest.raises(FolderError, match="only classifiers of texts, and encoders"):
+    head = save_checkpoint(tmp_path / "head", SqueezeBertForQuestionAnswering(config))
+    with pytest.raises(FolderError, match="only classifiers of texts and tokens, masked"):
         export_checkpoint(head, tmp_path / "out")
     edit_json(head / "config.json", architectures=None)
     with pytest.raises(FolderError, match="the weights lack classifier"):
