@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/squeezebert demo --output $(DEMO_OUTPUT)
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Minutes, not seconds: the demo's own pieces on real weights, kill and resume, two processes
 test-slow: $(INSTALLED)
