@@ -58,8 +58,12 @@ def block_of(channels: int) -> int:
     return max(size for size in range(1, _BLOCK + 1) if channels % size == 0)
 
 
-def pack_words(proto: Any) -> None:
-    """Write the largest table that a Gather of `proto` looks up in 4 bits, in place."""
+def pack_words(proto: Any) -> list[str]:
+    """Write the largest table that a Gather of `proto` looks up in 4 bits, in place.
+
+    Returns the names of the nodes that look it up, which a quantiser has to leave alone: it would round all scales to
+    8 bits in one range.
+    """
     graph = proto.graph
     tables = {one.name: one for one in graph.initializer if len(one.dims) == 2 and one.data_type == TensorProto.FLOAT}
     lookups = [node for node in graph.node if node.op_type == "Gather" and node.input[0] in tables]
@@ -69,7 +73,7 @@ def pack_words(proto: Any) -> None:
     C, blocks = int(table.dims[1]), scales.shape[1]
     constants: dict[str, NDArray[Any]] = {
         "words.packed": packed,
-        "words.scales": scales,
+        "words.scales": scales.astype(np.float16),
         "words.low": np.array(15, np.uint8),
         "words.shift": np.array(4, np.uint8),
         "words.one": np.array(1.0, np.float32),
@@ -87,7 +91,8 @@ def pack_words(proto: Any) -> None:
         ("Concat", ["words.first", "words.second"], "words.numbers", {"axis": -1}),
         ("DequantizeLinear", ["words.numbers", "words.one", "words.zero"], "words.levels", {}),
         ("Reshape", ["words.levels", "words.in_blocks"], "words.blocks", {}),
-        ("Gather", ["words.scales", ids], "words.scale", {}),
+        ("Gather", ["words.scales", ids], "words.half", {}),
+        ("Cast", ["words.half"], "words.scale", {"to": TensorProto.FLOAT}),
         ("Unsqueeze", ["words.scale", "words.last"], "words.factor", {}),
         ("Mul", ["words.blocks", "words.factor"], "words.scaled", {}),
         ("Reshape", ["words.scaled", "words.whole"], found, {}),
@@ -103,3 +108,4 @@ def pack_words(proto: Any) -> None:
     kept = [one for one in graph.initializer if one.name != table.name]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *(numpy_helper.from_array(value, name) for name, value in constants.items())])
+    return [one.name for one in nodes if one.op_type == "Gather"]

@@ -47,11 +47,7 @@ def quantize_graph(
     every CPU; the runtime has those CPUs take exact products instead (`runtime.session.integer_products_saturate`).
     """
     proto = onnx.load(str(source))
-    shared: list[str] = []
-    if embeddings == "int4":
-        pack_words(proto)
-    else:
-        shared = share_words(proto)
+    lookups = pack_words(proto) if embeddings == "int4" else share_words(proto)
     # The graph is already simplified; the mark keeps the quantiser from advising it on the root logger
     mark = proto.metadata_props.add()
     mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
@@ -66,7 +62,7 @@ def quantize_graph(
         str(target),
         op_types_to_quantize=list(_OPERATORS),
         # The quantiser first makes a MatMul and an Add of each Gemm, under this name
-        nodes_to_exclude=[*shared, *products, *(f"{name}_MatMul" for name in products)],
+        nodes_to_exclude=[*lookups, *products, *(f"{name}_MatMul" for name in products)],
         per_channel=True,
         reduce_range=False,
         weight_type=QuantType.QInt8,
