@@ -414,6 +414,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--stages", default="pairs,sweep,indexes")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--busy", action="store_true", help="other work goes on: say so beside the times")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     exported = options.work / "encoder"
@@ -421,13 +422,15 @@ def main() -> None:
         export_checkpoint(BASE, exported, ExportOptions(threads=1, force=True))
     model = load(exported, 1, "int8")
     command = "python " + shlex.join(["benchmarks/copies.py", *sys.argv[1:]])
-    for path, name in ((options.data, "DATA"), (options.work, "WORK")):  # this machine's business
+    places = ((options.data, "DATA"), (options.work, "WORK"), (options.output, "OUTPUT"))
+    for path, name in places:  # this machine's business
         command = command.replace(str(path), name)
     kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     versions = package_versions()
     versions |= package_versions(("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn"))
     commands: dict[str, str] = kept.get("commands", {})
     record = {**kept, "commands": commands, "machine": describe_machine(), "versions": versions, "threads": 1}
+    record["busy"] = options.busy
     for stage in options.stages.split(","):
         if stage == "pairs":
             record["qqp"] = qqp(options.data, model)

@@ -550,6 +550,10 @@ def _with_interval(value: list[float], digits: int = 3) -> str:
     return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def _busy(record: dict[str, Any]) -> str:
+    return "The machine had other work to do: times are too long. " if record.get("busy") else ""
+
+
 def copies_pairs_table(record: dict[str, Any]) -> str:
     """Each way's scores on labelled pairs, and by how much the encoder's are better, rows paired."""
     qqp, stsb = record["qqp"], record["stsb"]
@@ -595,7 +599,7 @@ def copies_sweep_table(record: dict[str, Any]) -> str:
     told = (
         f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
         f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
-        f"`{record['commands']['sweep']}`, one thread. {made_on(record)}"
+        f"`{record['commands']['sweep']}`, one thread. {_busy(record)}{made_on(record)}"
     )
     return "\n".join([*lines, "", told])
 
@@ -606,7 +610,7 @@ def copies_indexes_table(record: dict[str, Any]) -> str:
     for one in record["indexes"]:
         lines.append(f"| {one['index']} | {one['seconds']:.1f} | {one['pairs']:,} | {one['recall']:.1%} |")
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
-    return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {made_on(record)}"])
+    return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {_busy(record)}{made_on(record)}"])
 
 
 def completion_table(record: dict[str, Any]) -> str:
