@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
+from inspect import get_annotations
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -33,33 +34,35 @@ from squeezebert.workflows.glue.options import (
     GlueRunOptions,
     GlueSubmitOptions,
 )
-from squeezebert.workflows.options import (
-    BenchOptions,
+from squeezebert.workflows.job_options import (
     CheckOptions,
     CompleteOptions,
     CopiesOptions,
-    CorpusPlaces,
-    DemoOptions,
-    DistilPlaces,
-    EvaluationTable,
-    ExportPlaces,
     FoldersForgetOptions,
     FoldersLearnOptions,
     FoldersSortOptions,
-    LabelledColumns,
-    MarkerPlaces,
     ModerateOptions,
     PairsChooseOptions,
     PairsScoreOptions,
     PolicyOptions,
     PredictOptions,
+    RankOptions,
+    SorterPlace,
+    SummariseOptions,
+)
+from squeezebert.workflows.options import (
+    BenchOptions,
+    CorpusPlaces,
+    DemoOptions,
+    DistilPlaces,
+    EvaluationTable,
+    ExportPlaces,
+    LabelledColumns,
+    MarkerPlaces,
     PretrainPlaces,
     PruneOptions,
-    RankOptions,
     ServeOptions,
-    SorterPlace,
     SqueezePlaces,
-    SummariseOptions,
     TrainPlaces,
     WebOptions,
 )
@@ -431,7 +434,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
     hints = get_type_hints(options)
     group = parser.add_argument_group((options.__doc__ or "").strip().splitlines()[0].rstrip("."))
     documented = field_docstrings(options)
-    for field in fields(options):
+    own = get_annotations(options)
+    for field in sorted(fields(options), key=lambda field: field.name not in own):  # what verbs share comes last
         help_text = documented[field.name]
         required = field.default is MISSING and field.default_factory is MISSING
         if hints[field.name] is bool:

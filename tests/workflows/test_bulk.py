@@ -10,20 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from squeezebert.cli import main
 from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows import bulk, cluster
 from squeezebert.workflows.bulk import Done, answer_shard, from_row, predict_in_parts, shards, tables, to_row
-from squeezebert.workflows.options import PredictOptions
+from squeezebert.workflows.job_options import PredictOptions
 from squeezebert.workflows.predict import predict_table
 from tiny_checkpoints import texts
+from typed import run
 
 pytest_plugins = ["exported_folders"]
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -8,15 +8,11 @@ import sys
 
 import pytest
 
-from squeezebert.cli import main
+from typed import run
 
 pytest_plugins = ["exported_folders"]
 
 WRONG = "The green boat is on the rivr and it was late for the table."
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
 
 
 def lines_of(capsys):

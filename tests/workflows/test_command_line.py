@@ -12,10 +12,7 @@ import pytest
 
 from conftest import topic_rows
 from squeezebert.cli import VERBS, build_parser, dashed, main
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+from typed import run
 
 
 @pytest.fixture(scope="module")

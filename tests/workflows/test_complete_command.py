@@ -6,20 +6,9 @@ import json
 
 import pytest
 
-from squeezebert.cli import main
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 def lines_of(capsys):

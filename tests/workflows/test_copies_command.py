@@ -9,26 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from squeezebert.cli import main
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.runtime import copies as runtime_copies
 from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
 from tiny_checkpoints import save_checkpoint, texts, tiny_model
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 @pytest.fixture(scope="module")

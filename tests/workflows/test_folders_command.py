@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from squeezebert.cli import main
 from squeezebert.runtime.folders import Folders
 from squeezebert.runtime.predictor import load
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
 
@@ -21,17 +21,6 @@ SUBJECTS = {
     "home": ["garden", "window", "table", "green"],
     "desk": ["letter", "paper", "read", "write"],
 }
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 def table(path, count, seed, subjects=tuple(SUBJECTS)):

@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from squeezebert.cli import main
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows.moderate import choose_rule
 from tiny_checkpoints import texts
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 @pytest.fixture(scope="module")

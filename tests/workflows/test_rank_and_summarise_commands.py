@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from squeezebert.cli import main
 from squeezebert.runtime.predictor import Predictor
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
 
@@ -19,17 +19,6 @@ DOCUMENT = (
     "A title\n\nThe train to the river was late. Seven wait for the boat by the river.\r\n"
     "It was a quiet evening. “The boat is 🙂 late!” Three walk to the river\nfrom the train."
 )
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 def texts_of(words, count, seed):

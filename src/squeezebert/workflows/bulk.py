@@ -26,7 +26,7 @@ from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.files.tables import SUFFIXES
 from squeezebert.runtime.predictor import Predictor, load
-from squeezebert.workflows.options import PredictOptions
+from squeezebert.workflows.job_options import PredictOptions
 from squeezebert.workflows.predict import answered, checked, writer
 
 RECORD = "answers.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from squeezebert.runtime.checking import open_checker
 from squeezebert.workflows.given import Given, answer_texts
-from squeezebert.workflows.options import CheckOptions
+from squeezebert.workflows.job_options import CheckOptions
 
 
 def check_texts(options: CheckOptions) -> str:

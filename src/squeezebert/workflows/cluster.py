@@ -15,7 +15,7 @@ from typing import Any
 from squeezebert.files.errors import ClusterError, DependencyError, OptionError, SqueezeBertError
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows.bulk import Done, Shard, answer_shard, from_row, predict_in_parts, to_row
-from squeezebert.workflows.options import PredictOptions
+from squeezebert.workflows.job_options import PredictOptions
 
 # For a cluster that is started here: rows of the dataset are names of files and counts
 _OBJECT_STORE = 100_000_000

@@ -8,7 +8,7 @@ from squeezebert.data.reading import Example
 from squeezebert.runtime.completion import Completer, filled
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows.given import Given, answer_texts
-from squeezebert.workflows.options import CompleteOptions
+from squeezebert.workflows.job_options import CompleteOptions
 
 
 def complete_texts(options: CompleteOptions) -> str:

@@ -18,7 +18,7 @@ from squeezebert.runtime.copies import Cluster, Copies, find_copies, import_fais
 from squeezebert.runtime.pairs import POSITIVE, CopyRule, PairScorer, exact_copies, read_rule, write_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
-from squeezebert.workflows.options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
+from squeezebert.workflows.job_options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
 from squeezebert.workflows.predict import open_output, refuse_same_file, watched
 
 # Pairs that are scored at a time

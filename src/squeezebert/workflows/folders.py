@@ -17,13 +17,13 @@ from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.runtime.folders import RECORD, Folders, Sorted, encoder_place
 from squeezebert.runtime.predictor import Predictor, load
-from squeezebert.workflows.options import (
+from squeezebert.workflows.job_options import (
     FoldersForgetOptions,
     FoldersLearnOptions,
     FoldersSortOptions,
-    LabelledColumns,
     SorterPlace,
 )
+from squeezebert.workflows.options import LabelledColumns
 from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
 # Messages of a file that are sorted together; of standard input each is answered as it comes

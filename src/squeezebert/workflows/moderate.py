@@ -16,7 +16,8 @@ from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
-from squeezebert.workflows.options import LabelledColumns, ModerateOptions, PolicyOptions
+from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
+from squeezebert.workflows.options import LabelledColumns
 from squeezebert.workflows.predict import json_line, open_output, refuse_same_file, watched
 
 # Fewer posts than this above a threshold say little about its precision

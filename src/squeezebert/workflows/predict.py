@@ -19,7 +19,7 @@ from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, TableError
 from squeezebert.runtime.predictor import Prediction, Predictor, load
-from squeezebert.workflows.options import PredictOptions
+from squeezebert.workflows.job_options import PredictOptions
 
 # How often a waiting reader of the output gets what there is, in rows
 _FLUSH_EVERY = 256

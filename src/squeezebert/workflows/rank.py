@@ -14,7 +14,7 @@ from squeezebert.files.errors import OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
-from squeezebert.workflows.options import RankOptions
+from squeezebert.workflows.job_options import RankOptions
 from squeezebert.workflows.predict import check_output, json_line, open_output
 
 # Texts read at a time, and how many of them a run that is killed can lose

@@ -1,7 +1,7 @@
 """An exported encoder as a module of sentence-transformers, with the vectors of `Predictor.encode`.
 
-`SentenceTransformer(folder, trust_remote_code=True)` finds it by the folder's modules.json; it is the same as
-`SentenceTransformer(modules=[SentenceEncoder(folder)])`, which needs no trust in the folder.
+`SentenceTransformer(modules=[SentenceEncoder(folder)])` reads nothing that could be run. By a folder's name alone
+sentence-transformers finds this class in `modules.json`, and wants to be told that the folder may name classes.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from squeezebert.files.errors import TableError
 from squeezebert.files.lines import read_document
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.summary import first_sentences, summarise
-from squeezebert.workflows.options import SummariseOptions
+from squeezebert.workflows.job_options import SummariseOptions
 from squeezebert.workflows.predict import check_output, json_line, open_output
 
 
