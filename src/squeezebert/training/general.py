@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from squeezebert.data.corpus import TOKENIZER, Corpus
 from squeezebert.data.packing import Batches
@@ -38,7 +38,7 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
-from squeezebert.training.stepping import MILESTONES, Saves, check_devices, one_batch, write_json
+from squeezebert.training.stepping import MILESTONES, Saves, check_devices, one_batch, step_arguments, write_json
 from squeezebert.training.teacher import StateCache, check_cache
 from squeezebert.training.trainer import Progress, Report, duration
 
@@ -111,7 +111,10 @@ def distil_general(
         stack.callback(objective.close)
         trainer = GeneralTrainer(
             model=student,
-            args=_arguments(options, work, steps),
+            # bf16 is the objective's business: Trainer's would turn every hidden state back into fp32
+            args=step_arguments(
+                options, work, steps, weight_decay=options.weight_decay, lr_scheduler_type=options.schedule
+            ),
             train_dataset=StepBatches(corpus, batches, steps * _processes()),
             data_collator=one_batch,
             callbacks=[Progress(report), *callbacks],
@@ -120,10 +123,8 @@ def distil_general(
             log=output / LOG,
             report=report,
         )
-        trainer.add_callback(Saves(trainer, options.save_every, options.milestones, steps, output, tokenizer))
-        trainer.remove_callback(PrinterCallback)
-        trainer.resume_log(0 if save is None else int(Path(save).name.rpartition("-")[2]))
-        trainer.train(resume_from_checkpoint=save)
+        saves = Saves(trainer, options.save_every, options.milestones, steps, output, tokenizer)
+        trainer.carry_out(saves, save)
         if cache is not None and cache.gain():
             report(cache.gain())
     row = trainer.rows[-1]
@@ -272,27 +273,3 @@ def step_seconds(student: Any, teacher: Any, corpus: Corpus, batches: Batches, o
         optimiser.zero_grad()
     objective.close()
     return (time.monotonic() - began) / _MEASURED_STEPS
-
-
-def _arguments(options: GeneralDistilOptions, work: Path, steps: int) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        learning_rate=options.learning_rate,
-        max_steps=steps,
-        per_device_train_batch_size=1,  # an item of the dataset is a whole batch
-        weight_decay=options.weight_decay,
-        warmup_steps=round(options.warmup * steps),
-        lr_scheduler_type=options.schedule,
-        seed=options.seed,
-        data_seed=options.seed,
-        # bf16 is the objective's business: Trainer's would turn every hidden state back into fp32
-        use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="no",
-        save_strategy="no",  # `Saves` decides both
-        save_total_limit=2,
-        logging_steps=max(1, min(20, options.save_every)),
-        disable_tqdm=True,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )

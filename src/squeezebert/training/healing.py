@@ -24,18 +24,10 @@ class GeneralTrainer(StepTrainer):
         self.distillation, self.held_out = objective, held_out
         self.distillation.teacher.to(self.args.device)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return the loss of one batch."""
-        self.start_clock()
+    def loss_of(self, model: nn.Module, inputs: dict[str, Any], asked: Tensor | int | None) -> tuple[Tensor, Any]:
+        """Return the loss of one batch, and the objective's parts."""
         found = self.distillation(model, inputs)
-        self.count(found["loss"], inputs["attention_mask"])
-        return (found["loss"], found) if return_outputs else found["loss"]
+        return found["loss"], found
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:

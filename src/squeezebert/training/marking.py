@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import shutil
 from collections import Counter
@@ -23,7 +22,6 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PrinterCallback, TrainingArguments
 
 from squeezebert.data.calibration import fit_temperature
 from squeezebert.data.corruption import Corrupted, CorruptionOptions, Corruptor
@@ -48,7 +46,16 @@ from squeezebert.training.runs import (
     latest_save,
     save_model,
 )
-from squeezebert.training.stepping import Saves, StepTrainer, StopsOnTerm, check_devices, one_batch, replace_text
+from squeezebert.training.stepping import (
+    Saves,
+    StepTrainer,
+    StopsOnTerm,
+    check_devices,
+    one_batch,
+    replace_text,
+    step_arguments,
+    write_json,
+)
 from squeezebert.training.trainer import Progress, Report
 
 RECORD = "marker.json"
@@ -194,7 +201,9 @@ def train_marker(
     with dropout_of(model, options.dropout):
         trainer = MarkerTrainer(
             model=model,
-            args=_arguments(options, work),
+            args=step_arguments(
+                options, work, options.steps, weight_decay=options.weight_decay, bf16=options.precision == "bf16"
+            ),
             train_dataset=MicroBatches(cast(Any, batches), options.steps),
             data_collator=one_batch,
             callbacks=[Progress(report), StopsOnTerm(report)],
@@ -202,11 +211,8 @@ def train_marker(
             log=output / LOG,
             report=report,
         )
-        trainer.add_callback(Saves(trainer, options.save_every, (), options.steps, output, tokenizer))
-        trainer.remove_callback(PrinterCallback)
-        trainer.resume_log(0 if save is None else int(Path(save).name.rpartition("-")[2]))
-        trainer.train(resume_from_checkpoint=save)
-    steps = trainer.state.global_step
+        saves = Saves(trainer, options.save_every, (), options.steps, output, tokenizer)
+        steps = trainer.carry_out(saves, save)
     if steps < options.steps:
         return MarkerResult(output, False, steps, {})
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -296,18 +302,10 @@ class MarkerTrainer(StepTrainer):
         self.held_out = held_out
         super().__init__(*args, **kwargs)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return the mean cross-entropy of a batch's words and signs."""
-        self.start_clock()
+    def loss_of(self, model: nn.Module, inputs: dict[str, Any], asked: Tensor | int | None) -> tuple[Tensor, Any]:
+        """Return the mean cross-entropy of a batch's words and signs, and the outputs."""
         outputs = model(**inputs)
-        self.count(outputs.loss, inputs["attention_mask"])
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return outputs.loss, outputs
 
     def measure(self) -> dict[str, Any]:
         """Return the loss on held-out sentences, and how well words are marked from a probability of 0.5 on."""
@@ -432,7 +430,7 @@ def _write(
         "log": trainer.rows[-1],
         "versions": {name: version(name) for name in ("squeezebert", "torch", "transformers")},
     }
-    replace_text(output / RECORD, json.dumps(done, indent=1) + "\n")  # last: a folder that has it is complete
+    write_json(output / RECORD, done)  # last: a folder that has it is complete
     return scores
 
 
@@ -443,27 +441,3 @@ def _fingerprint(
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     add_model(digest, model)
     return digest.hexdigest()
-
-
-def _arguments(options: MarkerOptions, work: Path) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        learning_rate=options.learning_rate,
-        max_steps=options.steps,
-        per_device_train_batch_size=1,  # an item of the dataset is a whole batch
-        weight_decay=options.weight_decay,
-        warmup_steps=math.ceil(options.warmup * options.steps),
-        lr_scheduler_type="linear",
-        seed=options.seed,
-        data_seed=options.seed,
-        bf16=options.precision == "bf16",
-        use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="no",
-        save_strategy="no",  # `Saves` decides both
-        save_total_limit=2,
-        logging_steps=max(1, min(20, options.save_every)),
-        disable_tqdm=True,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )

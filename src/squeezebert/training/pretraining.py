@@ -22,7 +22,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from squeezebert.data.pretraining.batches import IGNORED, Masking, PretrainingBatches
 from squeezebert.data.pretraining.rows import PretrainingCorpus, Rows
@@ -46,6 +46,7 @@ from squeezebert.training.stepping import (
     StopsOnTerm,
     check_devices,
     one_batch,
+    step_arguments,
     write_json,
 )
 from squeezebert.training.trainer import Progress, Report
@@ -119,7 +120,16 @@ def pretrain(
         try:
             trainer = PretrainTrainer(
                 model=model,
-                args=_arguments(options, work, accumulate),
+                args=step_arguments(
+                    options,
+                    work,
+                    options.steps,
+                    gradient_accumulation_steps=accumulate,
+                    max_grad_norm=options.max_grad_norm,
+                    bf16=options.precision == "bf16",
+                    report_to=options.report_to,
+                    ddp_find_unused_parameters=False,
+                ),
                 train_dataset=MicroBatches(training, options.steps * micro_batches(options)),
                 data_collator=one_batch,
                 callbacks=[Progress(report), StopsOnTerm(report), *callbacks],
@@ -133,11 +143,7 @@ def pretrain(
                 raise
             raise OptionError(f"--report-to {options.report_to}: {first_line(error)}") from error
         told = options.save_every, options.milestones, options.steps, output, tokenizer
-        trainer.add_callback(Saves(trainer, *told))
-        trainer.remove_callback(PrinterCallback)
-        trainer.resume_log(0 if save is None else int(Path(save).name.rpartition("-")[2]))
-        trainer.train(resume_from_checkpoint=save)
-    steps = trainer.state.global_step
+        steps = trainer.carry_out(Saves(trainer, *told), save)
     row = trainer.rows[-1] if trainer.rows else {}
     if steps < options.steps:
         return PretrainResult(output, False, steps, row)
@@ -241,21 +247,12 @@ class PretrainTrainer(StepTrainer):
             self.optimizer = optimizer_of(cast(nn.Module, self.model if model is None else model), self.options)
         return self.optimizer
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return the loss of one batch."""
-        self.start_clock()
+    def loss_of(self, model: nn.Module, inputs: dict[str, Any], asked: Tensor | int | None) -> tuple[Tensor, Any]:
+        """Return a batch's part of the step's loss, and the outputs."""
         outputs = model(**inputs, masked_only=True, reduction="sum")
         # Means over the whole step: batches of short rows, and processes that got them, have fewer words to ask
-        words = outputs.prediction_loss / cast(Tensor, num_items_in_batch)
-        loss = (words + outputs.seq_relationship_loss / self.options.batch_size) * self.args.world_size
-        self.count(loss, inputs["attention_mask"])
-        return (loss, outputs) if return_outputs else loss
+        words = outputs.prediction_loss / cast(Tensor, asked)
+        return (words + outputs.seq_relationship_loss / self.options.batch_size) * self.args.world_size, outputs
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
@@ -340,29 +337,3 @@ def _fingerprint(model: Any, corpus: PretrainingCorpus, options: PretrainOptions
     digest = hashlib.sha256(json.dumps([told, shards, corpus.manifest["tokenizer"]], sort_keys=True).encode())
     add_model(digest, model)
     return digest.hexdigest()
-
-
-def _arguments(options: PretrainOptions, work: Path, accumulate: int) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        learning_rate=options.learning_rate,
-        max_steps=options.steps,
-        per_device_train_batch_size=1,  # an item of the dataset is a whole batch
-        gradient_accumulation_steps=accumulate,
-        max_grad_norm=options.max_grad_norm,
-        warmup_steps=round(options.warmup * options.steps),
-        lr_scheduler_type="linear",
-        seed=options.seed,
-        data_seed=options.seed,
-        bf16=options.precision == "bf16",
-        use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="no",
-        save_strategy="no",  # `Saves` decides both
-        save_total_limit=2,
-        logging_steps=max(1, min(20, options.save_every)),
-        disable_tqdm=True,
-        report_to=options.report_to,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-    )

@@ -1,6 +1,7 @@
 """transformers' Trainer on batches made beforehand: measured, logged and saved as it goes, resumed exactly.
 
-Serves general distillation (`healing.py`) and pretraining (`pretraining.py`); the loop itself is Trainer's.
+Serves general distillation (`healing.py`), pretraining (`pretraining.py`) and markers of words (`marking.py`). The
+loop itself is Trainer's.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import DivergedError, OptionError
@@ -33,7 +41,7 @@ MILESTONES, STEP = "milestones", "step-"
 class StepTrainer(Trainer, ABC):
     """A Trainer on batches made beforehand; it measures on held-out ones and logs rows.
 
-    Subclasses say what a batch's loss is (`compute_loss`, which calls `count`) and what is measured (`measure`).
+    Subclasses say what a batch's loss is (`loss_of`) and what is measured (`measure`).
     """
 
     def __init__(self, *args: Any, log: Path, report: Report, **kwargs: Any) -> None:
@@ -46,6 +54,33 @@ class StepTrainer(Trainer, ABC):
         self._counted_loss = torch.zeros((), device=self.args.device)
         self._counted_tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._counted_from = 0
+
+    @abstractmethod
+    def loss_of(self, model: nn.Module, inputs: dict[str, Any], asked: Tensor | int | None) -> tuple[Tensor, Any]:
+        """Return the loss of one batch and what the model gave; `asked` is Trainer's count of labels in the step."""
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of one batch, counted for the log."""
+        if self._since is None:  # the clock stands while nothing is trained
+            self._since = time.monotonic()
+        loss, outputs = self.loss_of(model, inputs, num_items_in_batch)
+        self._counted_loss += loss.detach().float()
+        self._counted_tokens += inputs["attention_mask"].sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def carry_out(self, saves: Saves, save: str | None) -> int:
+        """Train from `save`, or from the beginning, to the end or until asked to end; return the steps taken."""
+        self.add_callback(saves)
+        self.remove_callback(PrinterCallback)
+        self.resume_log(0 if save is None else int(Path(save).name.rpartition("-")[2]))
+        self.train(resume_from_checkpoint=save)
+        return self.state.global_step
 
     @abstractmethod
     def measure(self) -> dict[str, Any]:
@@ -78,16 +113,6 @@ class StepTrainer(Trainer, ABC):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(cast(Any, self.train_dataset if train_dataset is None else train_dataset))
-
-    def start_clock(self) -> None:
-        """Begin to count the seconds of training, unless they are counted already."""
-        if self._since is None:
-            self._since = time.monotonic()
-
-    def count(self, loss: Tensor, mask_BT: Tensor) -> None:
-        """Count a batch's part of its step's loss, and its tokens, for the next row of the log."""
-        self._counted_loss += loss.detach().float()
-        self._counted_tokens += mask_BT.sum()
 
     def _take_counts(self) -> float:
         """Add the tokens of all processes since the last row, and return the mean loss of the steps."""
@@ -216,6 +241,49 @@ class StopsOnTerm(TrainerCallback):
         """Give the signal back."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+
+
+class StepOptions(Protocol):
+    """What the options of all such runs have in common."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps over which it rises."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of Trainer."""
+
+    @property
+    def save_every(self) -> int:
+        """Steps between saves."""
+
+
+def step_arguments(options: StepOptions, work: Path, steps: int, **more: Any) -> TrainingArguments:
+    """Return Trainer's arguments for `steps` steps on batches made beforehand, with its saves in `work`."""
+    told: dict[str, Any] = {"lr_scheduler_type": "linear", "report_to": "none", **more}
+    return TrainingArguments(
+        output_dir=str(work),
+        learning_rate=options.learning_rate,
+        max_steps=steps,
+        per_device_train_batch_size=1,  # an item of the dataset is a whole batch
+        warmup_steps=round(options.warmup * steps),
+        seed=options.seed,
+        data_seed=options.seed,
+        use_cpu=not torch.accelerator.is_available(),
+        eval_strategy="no",
+        save_strategy="no",  # `Saves` decides both
+        save_total_limit=2,
+        logging_steps=max(1, min(20, options.save_every)),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **told,
+    )
 
 
 def one_batch(items: list[Any]) -> Any:
