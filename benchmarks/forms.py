@@ -445,6 +445,7 @@ def session_of(path: Path, threads: int, disabled: tuple[str, ...], parallel: bo
     if parallel:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
         options.inter_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # as session_options does for its threads
     return ort.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -55,6 +57,22 @@ def test_unusable_threads_are_refused(threads):
 def test_threads_are_passed_on():
     assert session.session_options(3).intra_op_num_threads == 3
     assert session.session_options(None).intra_op_num_threads == 0
+
+
+def test_threads_rest_after_an_answer(tmp_path):
+    left, right = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [512, 512]) for name in "ab")
+    product = helper.make_tensor_value_info("y", TensorProto.FLOAT, [512, 512])
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "p", [left, right], [product])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "p.onnx")
+    ones = np.ones((512, 512), np.float32)
+    opened = open_session(tmp_path / "p.onnx", 3)
+    spent = []
+    for _ in range(5):
+        opened.run(None, {"a": ones, "b": ones})
+        before = time.process_time()
+        time.sleep(0.1)
+        spent.append(time.process_time() - before)
+    assert min(spent) < 0.005
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):

@@ -53,6 +53,10 @@ def session_options(threads: int | None, exact: bool = True) -> Any:
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
+    if threads != 1:
+        # Its threads would otherwise spin for a while after each answer: heat on a device, and on the cores of whoever
+        # computes next, be it another model of the same benchmark
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if exact and integer_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
