@@ -688,6 +688,7 @@ TABLES = {
     "completion": completion_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,
+    "bulk_paper": bulk_table,
     "bulk_day": bulk_day_table,
     "serving": serving_table,
     "demo": demo_table,
