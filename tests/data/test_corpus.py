@@ -100,6 +100,10 @@ def test_what_is_wrong_with_a_source_is_named(tmp_path):
     assert [item.text for item in read_texts(latin, encoding="latin-1")] == ["fine", "na\xefve"]
     with pytest.raises(OptionError, match="--encoding klingon"):
         list(read_texts(latin, encoding="klingon"))
+    unnamed = tmp_path / "unnamed.csv"
+    unnamed.write_text("foo,bar\na b,c d\n")
+    with pytest.raises(TableError, match="name it with --column"):  # --text names the table
+        list(read_texts(unnamed))
 
 
 def test_sentences_lose_nothing():

@@ -271,9 +271,12 @@ def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[Corp
     files = _text_files(source)
     if not files:
         options = DataOptions(text=text, encoding=encoding)
-        for number, example in enumerate(read_examples(source, options)):
-            if example.text.strip() or (example.text_pair or "").strip():
-                yield CorpusText(example.text, example.text_pair, number, False)
+        try:
+            for number, example in enumerate(read_examples(source, options)):
+                if example.text.strip() or (example.text_pair or "").strip():
+                    yield CorpusText(example.text, example.text_pair, number, False)
+        except TableError as error:
+            raise TableError(_as_corpus(str(error))) from error
         return
     document, inside = -1, False
     for file in files:
@@ -289,6 +292,13 @@ def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[Corp
                     document += not inside
                     yield CorpusText(paragraph, None, document, True)
                 inside = bool(paragraph)
+
+
+def _as_corpus(told: str) -> str:
+    """What is told of a table, in the words of those who give it as a corpus: --text names the table for them."""
+    told = told.replace("--text-pair", "--column").replace("--text", "--column")
+    told = told.replace(", or pass over such rows with --skip-bad-rows", "")
+    return told.replace("no table in this folder", "no .txt file and no table in this folder")
 
 
 def content_hash(source: Source) -> str:

@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import DivergedError, OptionError, TableError
+from squeezebert.files.errors import DivergedError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.checkpoint import carry_pooling
@@ -195,25 +195,18 @@ def _other_teacher(places: SqueezePlaces, tokenizer: Any, healing: GeneralDistil
 
 def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, seed: int, report: Report) -> Corpus:
     evaluated = held_out_texts(Path(places.checkpoint))
-    try:
-        corpus = tokenise_corpus(
-            places.text,
-            tokenizer,
-            folder,
-            max_length=min(places.max_length, dense.config.max_position_embeddings),
-            text=places.column,
-            encoding=places.encoding,
-            seed=seed,
-            vocab_size=dense.config.vocab_size,
-            leave_out=evaluated,
-            report=report,
-        )
-    except TableError as error:
-        told = str(error).replace("--text-pair", "--column").replace("--text", "--column")
-        told = told.replace(", or pass over such rows with --skip-bad-rows", "")
-        if "no table in this folder" in told:
-            told = told.replace("no table", "no .txt file and no table")
-        raise TableError(told) from error
+    corpus = tokenise_corpus(
+        places.text,
+        tokenizer,
+        folder,
+        max_length=min(places.max_length, dense.config.max_position_embeddings),
+        text=places.column,
+        encoding=places.encoding,
+        seed=seed,
+        vocab_size=dense.config.vocab_size,
+        leave_out=evaluated,
+        report=report,
+    )
     left_out = corpus.manifest.get("left_out", 0)  # one that an earlier version tokenised has no such line
     if left_out:
         report(f"{left_out} texts are left out: {places.checkpoint} is evaluated on them")
