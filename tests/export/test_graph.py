@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
+from squeezebert.export import graph as graphs
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.export.smoothing import find_scales
@@ -293,3 +294,19 @@ def test_an_older_operator_set(tmp_path, opset):
     feed = batch((2, 12))
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert session.run(None, feed)[0] == pytest.approx(expected(model, feed), abs=1e-5)
+
+
+def test_models_of_one_form_are_traced_once_and_keep_their_own_weights(tmp_path, monkeypatch):
+    calls = []
+    trace = graphs._trace_anew
+    monkeypatch.setattr(graphs, "_traced", {})
+    monkeypatch.setattr(graphs, "_trace_anew", lambda *given: (calls.append(given), trace(*given))[1])
+    models = [tiny_model(seed, num_hidden_layers=1) for seed in (1, 2)]
+    models += [tiny_model(1, num_hidden_layers=1, hidden_act="relu"), tiny_model(1, num_hidden_layers=1, num_labels=2)]
+    feed = batch((2, 9))
+    for number, model in enumerate(models):
+        write_graph(model, tmp_path / f"{number}.onnx", 20)
+        found = onnxruntime.InferenceSession(str(tmp_path / f"{number}.onnx")).run(None, feed)[0]
+        wanted = model(**{name: torch.from_numpy(values) for name, values in feed.items()}).logits.detach().numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert len(calls) == 3

@@ -13,7 +13,9 @@ also divides the channels that stand out
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +45,8 @@ POSITIONS = "positions"
 _NOTHING = 1e-30
 # And a vector of zeros from the same
 _SHORTEST = 1e-12
+# Names of what undoes the scales of a graph for int8
+_FACTOR = re.compile(r"\.(attention_scale|up_scale|down_factors\.\d+)$")
 
 
 class Block(nn.Module):
@@ -58,10 +62,8 @@ class Block(nn.Module):
         source = cast(Any, layer)
         self.first_only = first_only
         self.attends, self.feeds_forward = source.attention is not None, source.intermediate is not None
-        self.attention_scale: Tensor | None
-        self.up_scale: Tensor | None
-        self.register_buffer("attention_scale", scales.attention)
-        self.register_buffer("up_scale", scales.up)
+        self.attention_scale: Tensor
+        self.up_scale: Tensor
         if self.attends:
             self._write_attention(source, scales, scales.up if self.feeds_forward else next_scale_C)
         if self.feeds_forward:
@@ -85,6 +87,7 @@ class Block(nn.Module):
         self.register_buffer("shared_down", shared)
         self.after = write_matrix(source.post_attention.conv1d, None, reduced.get("post_attention"))
         self.after_norm = _divide_norm(source.post_attention.layernorm, next_scale_C)
+        self.register_buffer("attention_scale", _or_ones(scales.attention, self.after_norm.weight.numel()))
 
     def _write_feed_forward(self, source: Any, scales: BlockScales, next_scale_C: Tensor | None) -> None:
         reduced = scales.reduced
@@ -92,7 +95,9 @@ class Block(nn.Module):
         self.act = source.intermediate.act
         self.down = write_matrix(source.output.conv1d, scales.down, reduced.get("output"))
         self.down_norm = _divide_norm(source.output.layernorm, next_scale_C)
-        self.down_factors = nn.ParameterList(() if scales.down is None else (1.0 / scales.down).chunk(self.up.pieces))
+        self.register_buffer("up_scale", _or_ones(scales.up, self.down_norm.weight.numel()))
+        down_scale = _or_ones(scales.down, source.output.conv1d.in_features)
+        self.down_factors = nn.ParameterList((1.0 / down_scale).chunk(self.up.pieces))
 
     def forward(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
         """Return the block's output (N, C); `keep_BT` is 1 for text and 0 for padding."""
@@ -104,7 +109,7 @@ class Block(nn.Module):
             x_NC = x_NC[asked_P]
         if not self.feeds_forward:
             return x_NC
-        return cast(Tensor, self.down_norm(self.feed_forward(x_NC) + _times(x_NC, self.up_scale)))
+        return cast(Tensor, self.down_norm(self.feed_forward(x_NC) + x_NC * self.up_scale))
 
     def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None) -> Tensor:
         """Attention, its output projection, residual sum and LayerNorm; behind attention for the asked rows alone."""
@@ -119,7 +124,7 @@ class Block(nn.Module):
         own_NC = own.whole
         if asked_P is not None:
             context_NC, own_NC = context_NC[asked_P], own_NC[asked_P]
-        own_NC = _times(own_NC, self.attention_scale)
+        own_NC = own_NC * self.attention_scale
         return cast(Tensor, self.after_norm(Channels(self.after(Channels([context_NC]))).whole + own_NC))
 
     def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
@@ -145,8 +150,7 @@ class Block(nn.Module):
     def feed_forward(self, x_NC: Tensor) -> Tensor:
         """Widen, activate, narrow; without joining the groups in between where both halves have the same."""
         widened = [self.act(piece) for piece in self.up(Channels([x_NC]))]
-        if len(self.down_factors):
-            widened = [piece * factor for piece, factor in zip(widened, self.down_factors, strict=True)]
+        widened = [piece * factor for piece, factor in zip(widened, self.down_factors, strict=True)]
         return Channels(self.down(Channels(widened))).whole
 
 
@@ -158,7 +162,7 @@ class EncoderGraph(nn.Module):
         blocks: Any = encoder.encoder.layers
         embeddings = encoder.embeddings
         self.words, self.kinds = embeddings.word_embeddings, embeddings.token_type_embeddings
-        self.register_buffer("positions", embeddings.position_embeddings.weight.detach().float())
+        self.register_buffer("position_embeddings", embeddings.position_embeddings.weight.detach().float())
         scales = scales or [BlockScales()] * len(blocks)
         arriving: list[Tensor | None] = [None]  # what each block's input is divided by, from the last block on
         for block, of_block in zip(reversed(blocks), reversed(scales), strict=True):
@@ -178,7 +182,7 @@ class EncoderGraph(nn.Module):
 
         `keep_BT` is 1 for text, 0 for padding.
         """
-        positions_T1C = cast(Tensor, self.positions)[: input_ids.shape[1], None]
+        positions_T1C = cast(Tensor, self.position_embeddings)[: input_ids.shape[1], None]
         x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
         x_NC = self.norm(x_TBC.flatten(0, 1))
         if self.projection is not None:
@@ -289,7 +293,6 @@ def write_graph(
     int64 (P, 2), of text and token, and gives `logits` (P, V) there; one that labels tokens gives `logits` (B, T, L).
     Raises `DependencyError` when the packages that write ONNX are not installed.
     """
-    embeds = isinstance(model, SqueezeBertModel)
     graph: EncoderGraph
     if isinstance(model, SqueezeBertModel):
         graph = EmbeddingGraph(model, scales, pooling)
@@ -300,6 +303,56 @@ def write_graph(
     else:
         graph = ClassifierGraph(model, scales, temperature)
     graph.eval()
+    proto = _trace(graph, opset)
+    _fill(proto, graph)
+    _drop_ones(proto)
+    onnx.checker.check_model(proto)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(proto, str(path))
+
+
+# Traces without weights, by the form of what was traced: torch takes seconds to trace a model, whatever its size
+_traced: dict[tuple[Any, ...], bytes] = {}
+_MOST_TRACES = 8
+
+
+def _trace(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
+    """Return the graph as ONNX without its weights.
+
+    What differs from an earlier one in them alone is not traced again: the files of an export are one trace.
+    """
+    form = (opset, *_form(graph))
+    if form not in _traced:
+        while len(_traced) >= _MOST_TRACES:
+            del _traced[next(iter(_traced))]
+        _traced[form] = _trace_anew(graph, opset).SerializeToString()
+    return onnx.load_model_from_string(_traced[form])
+
+
+def _form(graph: EncoderGraph) -> tuple[Any, ...]:
+    """Everything that a trace depends on: kinds of modules, their numbers, and names and shapes of tensors."""
+    modules = [
+        (name, type(module), *((key, _told(value)) for key, value in vars(module).items() if not key.startswith("_")))
+        for name, module in graph.named_modules()
+    ]
+    first: dict[int, str] = {}  # the same tensor under two names is one input of the trace
+    tensors = [
+        (name, tuple(tensor.shape), first.setdefault(tensor.data_ptr(), name))
+        for name, tensor in graph.state_dict().items()
+    ]
+    return (*modules, *tensors)
+
+
+def _told(value: object) -> object:
+    """A number or name as it is, of a function (as activations hold one) its name."""
+    return value if isinstance(value, int | float | str | tuple) else getattr(value, "__qualname__", None)
+
+
+def _trace_anew(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
+    # The exporter joins weights that are equal and drops products with 1: none of these
+    unlike = copy.deepcopy(graph)
+    for number, tensor in enumerate(unlike.state_dict().values()):
+        tensor.fill_(number + 2)
     # Three tensors of their own: two names for one tensor would be exported as one input
     example: tuple[Tensor, ...] = (
         torch.ones(2, 9, dtype=torch.long),
@@ -314,23 +367,60 @@ def write_graph(
     with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
-                graph,
+                unlike,
                 example,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(shapes),
-                output_names=["sentence_embedding" if embeds else "logits"],
+                output_names=["sentence_embedding" if isinstance(graph, EmbeddingGraph) else "logits"],
                 dynamic_shapes=shapes,
                 verbose=False,
             )
         except ModuleNotFoundError as error:
             raise DependencyError(f"{error}: pip install 'squeezebert[train]'") from error
-    proto = cast(Any, program).model_proto
+    proto = cast(onnx.ModelProto, cast(Any, program).model_proto)
     _drop_traces(proto)
     _sum_residuals(proto)
-    onnx.checker.check_model(proto)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(path))
+    weights = graph.state_dict()
+    read = {name for node in proto.graph.node for name in node.input}
+    there = {tensor.data_ptr() for name, tensor in weights.items() if name in read}
+    absent = [name for name, tensor in weights.items() if tensor.data_ptr() not in there]
+    if absent:  # computed with while tracing, so that the values of `unlike` would be in every file
+        raise RuntimeError(f"torch {torch.__version__} does not export {', '.join(absent)} as inputs of the graph")
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto
+
+
+def _fill(proto: onnx.ModelProto, graph: EncoderGraph) -> None:
+    """Put the weights of `graph` into a trace."""
+    read = {name for node in proto.graph.node for name in node.input}
+    for name, tensor in graph.state_dict().items():
+        if name in read:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(tensor.numpy(), name))
+
+
+def _drop_ones(proto: onnx.ModelProto) -> None:
+    """Take out products with factors that are all one, and the factors."""
+    ones = {
+        tensor.name
+        for tensor in proto.graph.initializer
+        if _FACTOR.search(tensor.name) and (onnx.numpy_helper.to_array(tensor) == 1).all()
+    }
+    dropped: dict[str, str] = {}
+    for node in list(proto.graph.node):
+        if node.op_type == "Mul" and ones & set(node.input):
+            (factored,) = (name for name in node.input if name not in ones)
+            dropped[node.output[0]] = factored
+            proto.graph.node.remove(node)
+    for node in proto.graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = dropped.get(name, name)
+    for tensors, gone in ((proto.graph.initializer, ones), (proto.graph.value_info, dropped)):
+        kept = [tensor for tensor in tensors if tensor.name not in gone]
+        del tensors[:]
+        tensors.extend(kept)
 
 
 def _divide_norm(norm: nn.LayerNorm, scale_C: Tensor | None) -> nn.LayerNorm:
@@ -352,8 +442,9 @@ def _divide_linear(layer: nn.Linear, temperature: float) -> nn.Linear:
     return divided
 
 
-def _times(x: Tensor, factor: Tensor | None) -> Tensor:
-    return x if factor is None else x * factor
+def _or_ones(scale: Tensor | None, channels: int) -> Tensor:
+    """What is not scaled is multiplied by ones, which `_drop_ones` takes out of the file."""
+    return torch.ones(channels) if scale is None else scale
 
 
 def _sum_residuals(proto: Any) -> None:
