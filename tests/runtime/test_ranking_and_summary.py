@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,14 @@ def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
     store.save()
     with pytest.raises(FolderError, match="made by another encoder"):
         VectorStore(load(encoder.folder, 1, "int8"), path)
+    shorter = load(encoder.folder, 1, "fp32")
+    shorter.shorten(12)
+    with pytest.raises(FolderError, match="reads another length"):
+        VectorStore(shorter, path)
+    other = load(encoder.folder, 1, "fp32")
+    other.manifest = replace(other.manifest, dimension=7)
+    with pytest.raises(FolderError, match="of another length"):
+        VectorStore(other, path)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(FolderError, match="a damaged store of vectors"):
         VectorStore(encoder, path)
@@ -132,6 +141,7 @@ def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
     with pytest.raises(FolderError, match="or something else"):
         VectorStore(encoder, path)
     assert path.read_text() == "text\na boat\n"
+    assert sorted(tmp_path.iterdir()) == [path]
     with pytest.raises(OptionError, match="has no file"):
         VectorStore(encoder).save()
     with pytest.raises(OptionError, match="vectors need an encoder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -63,7 +64,8 @@ def local_answers(single, files, tmp_path, **changes):
     lines = []
     for path in tables(str(files)):
         place = tmp_path / "local.jsonl"
-        predict_table(PredictOptions(str(single.output), str(path), output=str(place), threads=1, **changes))
+        options = {"output": str(place), "overwrite": True, "threads": 1, **changes}
+        predict_table(PredictOptions(str(single.output), str(path), **options))
         lines += place.read_text(encoding="utf-8").splitlines()
     return lines
 
@@ -147,6 +149,11 @@ def test_another_run_is_not_mixed_in(single, files, tmp_path):
     ):
         with pytest.raises(FolderError, match=said):
             predict_in_parts(options_of(single, files, output, **changes), in_turn(single), 1)
+    content = (files / "a.csv").read_bytes()
+    (files / "a.csv").write_bytes(content[:-2] + content[-2:].swapcase())
+    os.utime(files / "a.csv", ns=(1, 1))
+    with pytest.raises(FolderError, match="they have changed"):
+        predict_in_parts(options_of(single, files, output), in_turn(single), 1)
     with (files / "a.csv").open("a") as stream:
         stream.write("the boat\n")
     with pytest.raises(FolderError, match="they have changed"):
@@ -280,3 +287,14 @@ def test_a_killed_run_goes_on(single, tmp_path):
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
     found = [line for part in parts_of(output) for line in part.read_text().splitlines()]
     assert found == local_answers(single, path, tmp_path)
+
+
+def test_files_without_a_row_are_counted(single, files, tmp_path):
+    (files / "blank.csv").write_text("")
+    (files / "head.csv").write_text("text\n")
+    said = predict_in_parts(options_of(single, files, tmp_path / "answers"), in_turn(single), 3)
+    assert "2 files hold no rows" in said
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "blank.csv").write_text("")
+    with pytest.raises(TableError, match="no file of it holds a row"):
+        predict_in_parts(options_of(single, tmp_path / "none", tmp_path / "other"), in_turn(single), 1)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from typed import run
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
 
@@ -38,7 +38,7 @@ def test_tables_are_read_as_by_predict(marker, tmp_path, capsys):
     told = ("check", marker.output, tmp_path / "texts.txt", "--output", tmp_path / "out.jsonl")
     assert run(*told) == 1
     assert "texts.txt:3" in capsys.readouterr().err
-    assert run(*told, "--skip-bad-rows") == 0
+    assert run(*told, "--skip-bad-rows", "--overwrite") == 0
     assert "skipped 1 rows" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(lines[0]["marks"]) == 1
@@ -84,3 +84,9 @@ def test_bench_measures_other_models(marker, words, tmp_path, capsys):
     for folder in (marker.output, words.output):
         assert run("bench", folder, "--output", tmp_path / "bench") == 1
         assert "models that answer for whole texts are measured" in capsys.readouterr().err
+
+
+def test_an_empty_text_is_no_name_of_this_folder(marker, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("text\nthe boat\n")
+    assert "an empty text" in refused(capsys, "check", marker.output, "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,8 +107,28 @@ def test_predict_never_writes_over_what_it_reads(exported, tmp_path, capsys):
     table = tmp_path / "t.csv"
     table.write_text("text\ngoal\n")
     assert run("predict", exported[1], table, "--output", table) == 1
-    assert "the file that is read" in capsys.readouterr().err
+    assert "reads or keeps" in capsys.readouterr().err
     assert table.read_text() == "text\ngoal\n"
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("of yesterday")
+    assert run("predict", exported[1], table, "--output", answers) == 1
+    assert "is there already: choose another name, or --overwrite it" in capsys.readouterr().err
+    assert answers.read_text() == "of yesterday"
+    assert run("predict", exported[1], table, "--output", answers, "--overwrite") == 0
+    assert json.loads(answers.read_text())["text"] == "goal"
+    capsys.readouterr()
+    assert run("predict", exported[1], table, "--output", tmp_path) == 1
+    assert "a folder; name a file" in capsys.readouterr().err
+
+
+def test_a_file_may_have_any_name(exported, tmp_path):
+    table = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    Path(os.fsdecode(table)).write_text("text\ngoal\n")
+    for form in ("jsonl", "csv"):
+        written = tmp_path / f"a.{form}"
+        assert run("predict", exported[1], os.fsdecode(table), "--output", written, "--format", form) == 0
+        assert "caf\\udce9.csv" in written.read_text()
+    assert json.loads((tmp_path / "a.jsonl").read_text())["source"] == os.fsdecode(table)
 
 
 def test_a_place_that_cannot_be_written_is_named(exported, topic_table, tiny_base, tmp_path, capsys):

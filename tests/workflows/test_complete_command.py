@@ -34,12 +34,12 @@ def test_tables_are_read_as_by_predict(words, tmp_path, capsys):
     table.write_text("id,body\n1,the small letter is on the ___\n2,no gap\n3,[MASK] trains wait\n")
     told = ("complete", words.output, table, "--text", "body", "--output", tmp_path / "out.jsonl")
     assert ":3: cannot be answered: no gap to fill" in refused(capsys, *told)
-    assert run(*told, "--skip-bad-rows") == 0
+    assert run(*told, "--skip-bad-rows", "--overwrite") == 0
     assert "skipped 1 rows, the first" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["line"] for line in lines] == [2, 4]
     assert lines[0]["filled"] == "the small letter is on the table"
-    assert "the file that is read" in refused(capsys, *told[:-1], table)
+    assert "reads or keeps" in refused(capsys, *told[:-1], table)
     assert table.read_text().startswith("id,body")
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
+from squeezebert.files.lock import only_run
 from squeezebert.runtime import copies as runtime_copies
 from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
@@ -160,8 +161,17 @@ def test_what_does_not_fit_is_explained(encoder, single, labelled, tmp_path, cap
     assert "copies are of single texts" in refused(capsys, *told)
     assert "give one of them" in refused(capsys, *told, "--threshold", 0.8, "--rule", "x.yaml")
     assert "expected a cosine" in refused(capsys, *told, "--threshold", 1.2)
-    assert "the file that is read" in refused(capsys, *told, "--text", "question1", "--output", labelled)
+    assert "reads or keeps" in refused(capsys, *told, "--text", "question1", "--output", labelled)
     assert "no folder" in refused(capsys, *told, "--vectors", tmp_path / "none" / "v.npz")
+    same = tmp_path / "same.npz"
+    assert "reads or keeps" in refused(capsys, *told, "--text", "question1", "--vectors", same, "--output", same)
+    rule = tmp_path / "kept.yaml"
+    rule.write_text("measure: cosine\nthreshold: 0.8\n")
+    assert "reads or keeps" in refused(capsys, *told, "--text", "question1", "--rule", rule, "--output", rule)
+    assert "reads or keeps" in refused(
+        capsys, "pairs", "score", encoder.folder, labelled, "--rule", rule, "--output", rule, "--overwrite"
+    )
+    assert rule.read_text().startswith("measure: cosine")
     assert "name a file" in refused(capsys, *told, "--vectors", tmp_path)
     (tmp_path / "v.npz").write_bytes(b"no vectors")
     assert "a damaged store" in refused(capsys, *told, "--vectors", tmp_path / "v.npz")
@@ -184,3 +194,19 @@ def test_what_does_not_fit_is_explained(encoder, single, labelled, tmp_path, cap
     assert "pip install 'squeezebert[copies]'" in refused(capsys, *told, "--text", "question1")
     monkeypatch.undo()
     runtime_copies.import_faiss.cache_clear()
+
+
+def test_pairs_that_are_all_exact_copies_choose_nothing(encoder, tmp_path, capsys):
+    pairs = tmp_path / "exact.csv"
+    pairs.write_text("sentence1,sentence2,label\na boat,a boat,1\nA boat,a boat,1\n")
+    said = refused(capsys, "pairs", "choose", encoder.folder, pairs, "--output", tmp_path / "rule.yaml")
+    assert "all 2 pairs are exact copies" in said
+
+
+def test_one_run_at_a_time_keeps_vectors(encoder, tmp_path, capsys):
+    table = tmp_path / "t.txt"
+    table.write_text("a boat\nthe river\n")
+    told = ("copies", encoder.folder, table, "--vectors", tmp_path / "v.npz")
+    with only_run(tmp_path / "v.npz"):
+        assert "another run is writing it" in refused(capsys, *told)
+    assert run(*told) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -167,5 +168,26 @@ def test_what_cannot_be_learned_is_explained_and_nothing_is_lost(mail, encoder, 
     told = ("folders", "sort", mail, examples, "--output", tmp_path / "out.jsonl")
     assert "is there already" in refused(capsys, *told)
     assert run(*told, "--overwrite") == 0
-    assert "the file that is read" in refused(capsys, *told[:-1], examples)
+    assert "reads or keeps" in refused(capsys, *told[:-1], examples)
     assert "--top 0" in refused(capsys, *told, "--top", 0)
+
+
+def test_a_sorter_that_a_kill_left_aside_is_found(mail, encoder, tmp_path, capsys):
+    # As a kill between the two renames leaves it; no process has this number
+    mail.rename(mail.parent / f".mail.old-{socket.gethostname().replace('-', '_')}-4194999-0123abcd")
+    more = tmp_path / "more.csv"
+    more.write_text("text,label\nthe quiet garden,garden\n")
+    assert run("folders", "learn", mail, more) == 0
+    said = "".join(capsys.readouterr())
+    assert "1 new examples" in said
+    assert "which were 0" not in said
+    assert not list(mail.parent.glob(".mail*"))
+
+
+def test_folders_of_one_example_are_kept_as_json(encoder, tmp_path):
+    table = tmp_path / "two.csv"
+    table.write_text("text,label\na boat,water\na letter,post\n")
+    assert run("folders", "learn", tmp_path / "mail", table, "--encoder", encoder.folder) == 0
+    record = (tmp_path / "mail" / "folders.json").read_text()
+    assert json.loads(record, parse_constant=pytest.fail)["quality"]["least_familiar"] is None
+    assert run("folders", "show", tmp_path / "mail") == 0

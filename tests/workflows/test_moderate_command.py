@@ -107,9 +107,15 @@ def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, caps
     assert "no row of" in refused(capsys, "policy", single.output, calm, *told[3:], "--labels", "busy")
     (tmp_path / "p.yaml").write_text("labels: {busy: {block: 0.5}}\n")
     assert "is there already" in refused(capsys, *told, "--labels", "busy")
-    assert "the file that is read" in refused(
+    assert "reads or keeps" in refused(
         capsys, "moderate", single.output, rows, "--policy", tmp_path / "p.yaml", "--output", rows
     )
+    assert "reads or keeps" in refused(
+        capsys, *("moderate", single.output, rows, "--policy", tmp_path / "p.yaml", "--output", tmp_path / "p.yaml")
+    )
+    (tmp_path / "audit.jsonl").write_text("of yesterday")
+    told_again = ("moderate", single.output, rows, "--policy", tmp_path / "p.yaml")
+    assert "is there already" in refused(capsys, *told_again, "--output", tmp_path / "audit.jsonl")
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("sentence1,sentence2\na,b\n")
     line = refused(capsys, "moderate", single.output, pairs, "--policy", tmp_path / "p.yaml")

@@ -94,8 +94,10 @@ def test_what_cannot_be_ranked_is_explained(encoder, single, feed, capsys, monke
     assert "or something else" in line
     assert (feed / "items.csv").read_text() == items
     assert "there is no folder" in refused(capsys, *told, *liked, "--vectors", feed / "none" / "v.npz")
+    both = ("--vectors", feed / "new.npz", "--output", feed / "new.npz")
+    assert "reads or keeps" in refused(capsys, *told, *liked, *both)
     for output in ("items.csv", "liked.txt"):
-        assert "the file that is read" in refused(capsys, *told, *liked, "--output", feed / output, "--overwrite")
+        assert "reads or keeps" in refused(capsys, *told, *liked, "--output", feed / output, "--overwrite")
     assert (feed / "items.csv").read_text() == items
     (feed / "pairs.csv").write_text("sentence1,sentence2\na,b\n")
     assert "an item is one text" in refused(capsys, "rank", encoder.folder, feed / "pairs.csv", *liked)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -92,3 +94,21 @@ def test_only_encoders_say_that_they_are_one(encoder, single):
         SentenceEncoder("nowhere")
     with pytest.raises(OptionError, match="batch is neither threads nor precision"):
         SentenceTransformer(str(encoder.folder), trust_remote_code=True, model_kwargs={"batch": 1}, device="cpu")
+
+
+def test_a_shorter_limit_goes_where_the_model_goes(encoder, tmp_path):
+    module = SentenceEncoder(encoder.folder, 1, "fp32")
+    long = "boat river " * 30
+    whole = module.predictor.encode([long])
+    module.max_seq_length = 12
+    short = module.predictor.encode([long])
+    assert np.abs(short - whole).max() > 1e-3
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert twin.max_seq_length == 12
+        np.testing.assert_allclose(twin.predictor.encode([long]), short, atol=1e-6)
+    SentenceTransformer(modules=[module], device="cpu").save(str(tmp_path / "saved"))
+    again = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
+    assert again.max_seq_length == 12
+    (tmp_path / "saved" / "sentence_bert_config.json").write_text("{}")
+    with pytest.raises(FolderError, match="damaged"):
+        SentenceEncoder.load(str(tmp_path / "saved"))

@@ -9,6 +9,10 @@ class TableError(SqueezeBertError):
     """A table of text that cannot be read as it is: names the file, the line and the cause."""
 
 
+class EmptyTableError(TableError):
+    """A table without a row."""
+
+
 class DependencyError(SqueezeBertError):
     """A package of an extra is needed and not installed: names the `pip install` that brings it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from squeezebert.files.columnar import hub_parts, hub_rows, hub_splits, parquet_rows, saved_rows, saved_splits
-from squeezebert.files.errors import TableError
+from squeezebert.files.errors import EmptyTableError, TableError
 from squeezebert.files.formats import Row, read_format, read_stdin
 from squeezebert.files.lines import STDIN, Lines, RowError, StrayFile, open_bytes
 
@@ -132,7 +132,7 @@ def _settled(
         elif on_skip is not None:
             on_skip(item)
     if empty:
-        raise TableError(f"{'standard input' if source == STDIN else source}: empty: it holds no rows")
+        raise EmptyTableError(f"{'standard input' if source == STDIN else source}: empty: it holds no rows")
 
 
 # --- folders ------------------------------------------------------------------------------------------

@@ -219,7 +219,10 @@ class Folders:
             raise FolderError(f"{output} is there already: choose another name, or overwrite a sorter")
         told = {"format": FORMAT, "folders": self.folders, "precision": self.precision, "scope": self.scope}
         told |= {"model": self.encoder.digest, "model_file": self.encoder.precision, "examples": len(self)}
-        told |= {"encoder": _from_here(self.encoder.folder, output), "quality": asdict(self.quality)}
+        quality = asdict(self.quality)
+        if quality["least_familiar"] == -np.inf:  # no number of JSON's
+            quality["least_familiar"] = None
+        told |= {"encoder": _from_here(self.encoder.folder, output), "quality": quality}
         # Lone surrogates cannot be UTF-8; JSON's own escapes for them can
         written = json.dumps(told, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
         with new_folder(output) as building:
@@ -238,6 +241,8 @@ class Folders:
             found = cls(encoder, told["precision"], told["scope"])
             found.folders = [str(name) for name in told["folders"]]
             quality = told["quality"]
+            if quality["least_familiar"] is None:
+                quality = quality | {"least_familiar": -np.inf}
             found.quality = Quality(**(quality | {name: tuple(quality[name]) for name in ("left_out", "right")}))
             whole = len(vectors) == len(places) == len(keys) == told["examples"]
             whole &= weights.shape == (vectors.shape[1] + 1, len(found.folders))

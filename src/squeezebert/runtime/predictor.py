@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -86,6 +87,7 @@ class Predictor:
         threads: int | None = None,
         precision: str | None = None,
         verify: bool = True,
+        max_length: int | None = None,
     ) -> None:
         check_threads(threads)
         self.folder = Path(folder)
@@ -95,7 +97,7 @@ class Predictor:
         file = self.manifest.files[self.precision]
         model = check_file(self.folder, file, checksum=verify)
         tokenizer = check_file(self.folder, self.manifest.tokenizer, checksum=verify)
-        self.tokenizer = Tokenizer(tokenizer, self.manifest.max_length, self.manifest.token_types)
+        self.tokenizer = Tokenizer(tokenizer, max_length or self.manifest.max_length, self.manifest.token_types)
         self._batch_size = None if file.batch_invariant else 1
         self._session = open_session(model, threads, file.disabled_optimizers)
 
@@ -107,7 +109,7 @@ class Predictor:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predictor, (self.folder, self.threads, self.precision, False)
+        return Predictor, (self.folder, self.threads, self.precision, False, self.tokenizer.max_length)
 
     def __repr__(self) -> str:
         labels = f", {len(self.labels)} labels" if self.labels else ""
@@ -124,9 +126,28 @@ class Predictor:
         return self.manifest.labels
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the model file that answers: what was made with it holds for no other."""
+    def checksum(self) -> str:
+        """SHA-256 of the model file that answers."""
         return self.manifest.files[self.precision].sha256
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that answers depend on: model file, tokenizer, and how much of a text is read.
+
+        What was made with a model holds for no other: vectors, sorters, policies and rules are kept with it.
+        """
+        told = (self.checksum, self.manifest.tokenizer.sha256, self.tokenizer.max_length, self.manifest.token_types)
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    def shorten(self, max_length: int) -> None:
+        """Read `max_length` tokens of a text, special ones included, and cut what is longer.
+
+        Raises `OptionError` for more than the model reads, or no room for text.
+        """
+        if not isinstance(max_length, int) or not max_length <= self.manifest.max_length:
+            raise OptionError(f"max_length = {max_length!r}: this model reads up to {self.manifest.max_length} tokens")
+        path = self.folder / self.manifest.tokenizer.path
+        self.tokenizer = Tokenizer(path, max_length, self.manifest.token_types)
 
     @property
     def _outputs(self) -> int:

@@ -6,6 +6,7 @@ It needs no torch: the encoder stays as it is. Legend: N items, M examples, C ch
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -65,26 +66,37 @@ class VectorStore:
         """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
         if self.path is None:
             raise OptionError("this store has no file: give a path where it is made")
-        part = self.path.with_name(f".{self.path.name}.part")
+        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
         keys = np.array(list(self._known), dtype="S64")
         rows = np.stack(list(self._known.values())) if self._known else np.zeros((0, 0), np.float32)
-        with part.open("wb") as stream:
-            np.savez(stream, keys=keys, vectors=rows.astype(np.float32), model=np.array(self.encoder.digest))
-        part.replace(self.path)
+        try:
+            with part.open("wb") as stream:
+                np.savez(stream, keys=keys, vectors=rows.astype(np.float32), model=np.array(self.encoder.digest))
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> None:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 model, keys, rows = str(arrays["model"]), arrays["keys"], arrays["vectors"]
-            if len(keys) != len(rows) or (len(rows) and rows.shape[1] != self.encoder.manifest.dimension):
+            if len(keys) != len(rows) or rows.ndim != 2:
                 raise ValueError("its arrays do not fit together")
+            ours = model == self.encoder.digest
+            if ours and len(rows) and rows.shape[1] != self.encoder.manifest.dimension:
+                raise ValueError("its vectors are of another length")
         except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile) as error:
+            # numpy's own words for a file of something else advise to load it as a pickle
+            cause = "no arrays in it" if "pickle" in str(error) else error
             raise FolderError(
-                f"{path}: a damaged store of vectors, or something else ({error}): name another file, or delete a "
+                f"{path}: a damaged store of vectors, or something else ({cause}): name another file, or delete a "
                 "damaged one to begin anew"
             ) from error
-        if model != self.encoder.digest:
-            raise FolderError(f"{path}: its vectors were made by another encoder: name another file for this one")
+        if not ours:
+            raise FolderError(
+                f"{path}: its vectors were made by another encoder, or by one that reads another length: name another "
+                "file for this one"
+            )
         self._known = dict(zip((key.decode() for key in keys), rows.astype(np.float32), strict=True))
 
 

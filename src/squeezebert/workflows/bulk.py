@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
-from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.errors import EmptyTableError, FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.files.tables import SUFFIXES
 from squeezebert.runtime.predictor import Predictor, load
@@ -30,7 +30,7 @@ from squeezebert.workflows.job_options import PredictOptions
 from squeezebert.workflows.predict import answered, checked, writer
 
 RECORD = "answers.json"
-FORMAT = 1
+FORMAT = 2
 # Options that decide what is in a part
 _DECIDING = ("text", "text_pair", "format", "top", "batch_size", "encoding", "skip_bad_rows", "part_rows")
 
@@ -65,6 +65,8 @@ class Done:
     """rows that could not be read; counted by the first shard of a file"""
     first_skipped: str = ""
     """the first of them"""
+    empty: int = 0
+    """files without a row; counted by the first shard of a file"""
     error: str = ""
     """why it ended early"""
 
@@ -75,6 +77,7 @@ class Done:
             self.cut + other.cut,
             self.skipped + other.skipped,
             self.first_skipped or other.first_skipped,
+            self.empty + other.empty,
             self.error or other.error,
         )
 
@@ -105,11 +108,15 @@ def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
                 if one.error:
                     raise TableError(one.error)
                 done += one
+        if done.empty == len(files):
+            raise TableError(f"{options.file}: empty: no file of it holds a row")
         _write_record(output, record | {"finished": True, "rows": done.answered + done.kept})
     rows = done.answered + done.kept
     said = [f"{rows} rows of {len(files)} files, answered in {_parts(output)} parts: {output}"]
     if done.kept:
         said.append(f"{done.kept} of them had been answered before")
+    if done.empty:
+        said.append(f"{done.empty} files hold no rows")
     if done.skipped:
         said.append(f"skipped {done.skipped} rows, the first: {done.first_skipped}")
     if done.cut:
@@ -163,7 +170,11 @@ def answer_shard(model: Predictor, shard: Shard, options: PredictOptions, output
         encoding=options.encoding,
         skip_bad_rows=options.skip_bad_rows,
     )
-    examples = checked(read_examples(shard.path, reading, on_skip=skipped.append), model.manifest.pair)
+    try:
+        found = read_examples(shard.path, reading, on_skip=skipped.append)
+    except EmptyTableError:
+        return Done(empty=int(shard.number == 0))
+    examples = checked(found, model.manifest.pair)
     rows = (replace(example, source=shard.name) for example in examples)
     done, told = Done(), Done()
     for part in itertools.count():
@@ -213,7 +224,7 @@ def _write_part(model: Predictor, rows: Iterator[Example], options: PredictOptio
     unfinished = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     rows_answered = cut = 0
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as stream:
+        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             write = writer(stream, options)
             for example, answer in answered(model, rows, options.batch_size):
                 write(example, answer)
@@ -236,7 +247,7 @@ def _begin(output: Path, options: PredictOptions, model: Predictor, files: Seque
         "format": FORMAT,
         "model": model.digest,
         "options": {name: getattr(options, name) for name in _DECIDING},
-        "files": [{"name": str(path), "bytes": path.stat().st_size} for path in files],
+        "files": [_told(path) for path in files],
         "finished": False,
     }
     place = output / RECORD
@@ -271,6 +282,12 @@ def _begin(output: Path, options: PredictOptions, model: Predictor, files: Seque
     return record
 
 
+def _told(path: Path) -> dict[str, Any]:
+    """What a file is known by: its time of change tells apart contents of one size."""
+    found = path.stat()
+    return {"name": str(path), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
 def _difference(name: str, kept: Any, now: Any) -> str:
     if name == "options" and isinstance(kept, dict):
         changed = [key for key in now if kept.get(key) != now[key]]
@@ -280,7 +297,8 @@ def _difference(name: str, kept: Any, now: Any) -> str:
 
 def _write_record(output: Path, record: dict[str, Any]) -> None:
     part = output / f".{RECORD}.part"
-    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # The name of a file need not be UTF-8; JSON's own escapes can hold it
+    part.write_bytes(json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
     part.replace(output / RECORD)
 
 

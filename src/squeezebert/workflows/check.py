@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from squeezebert.data.reading import Example
 from squeezebert.runtime.checking import open_checker
 from squeezebert.workflows.given import Given, answer_texts
 from squeezebert.workflows.job_options import CheckOptions
@@ -15,7 +18,9 @@ def check_texts(options: CheckOptions) -> str:
     """
     checker = open_checker(options.folder, options.words, options.acceptability, options.threads, options.precision)
     given = Given(options.texts, options.text, options.encoding, options.skip_bad_rows)
-    skipped = answer_texts(
-        given, options.output, lambda example: checker.check(example.text, options.suggestions).to_dict()
-    )
+
+    def answer(example: Example) -> dict[str, Any]:
+        return checker.check(example.text, options.suggestions).to_dict()
+
+    skipped = answer_texts(given, options.output, options.overwrite, answer)
     return f"skipped {len(skipped)} rows, the first: {skipped[0]}" if skipped else ""

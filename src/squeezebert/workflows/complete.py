@@ -27,5 +27,5 @@ def complete_texts(options: CompleteOptions) -> str:
         return {"filled": filled(example.text, gaps), "gaps": [gap.to_dict() for gap in gaps]}
 
     given = Given(options.texts, options.text, options.encoding, options.skip_bad_rows)
-    skipped = answer_texts(given, options.output, answer)
+    skipped = answer_texts(given, options.output, options.overwrite, answer)
     return f"skipped {len(skipped)} rows, the first: {skipped[0]}" if skipped else ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.lock import only_run
 from squeezebert.runtime.copies import Cluster, Copies, find_copies, import_faiss
 from squeezebert.runtime.pairs import POSITIVE, CopyRule, PairScorer, exact_copies, read_rule, write_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
 from squeezebert.workflows.job_options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
-from squeezebert.workflows.predict import open_output, refuse_same_file, watched
+from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
 # Pairs that are scored at a time
 _PAIRS = 1024
@@ -41,8 +42,13 @@ def sweep_table(options: CopiesOptions) -> str:
     rule = _rule(PairScorer(model), options)
     if not -1 < rule.threshold <= 1:
         raise OptionError(f"--rule {options.rule}: threshold {rule.threshold:g}: expected a cosine above -1, to 1")
-    refuse_same_file(options.file, options.output)
-    store = VectorStore(model, None if options.vectors is None else _place_of_vectors(options.vectors))
+    check_output(options.output, options.overwrite, options.file, options.rule, options.vectors)
+    vectors = None if options.vectors is None else _place_of_vectors(options.vectors)
+    with nullcontext() if vectors is None else only_run(vectors):
+        return _sweep(options, VectorStore(model, vectors), rule.threshold)
+
+
+def _sweep(options: CopiesOptions, store: VectorStore, threshold: float) -> str:
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = []
@@ -53,20 +59,18 @@ def sweep_table(options: CopiesOptions) -> str:
     with open_output(options.output) as stream:
         bars = _Bars(disabled=None if options.output != "-" else not watched(stream))
         try:
-            found = find_copies(
-                [example.text for example in examples], store, rule.threshold, options.threads, bars.told
-            )
+            found = find_copies([example.text for example in examples], store, threshold, options.threads, bars.told)
         finally:
             bars.close()
         for cluster in found.clusters:
-            print(json.dumps(json_cluster(cluster, examples, options.with_text), ensure_ascii=False), file=stream)
-    said = [*_told(found, rule.threshold)]
+            stream.write(json_line(json_cluster(cluster, examples, options.with_text)))
+    said = [*_told(found, threshold)]
     if skipped:
         said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
     if found.cut:
+        longest = store.encoder.manifest.max_length
         said.append(
-            f"{found.cut} texts were longer than the model's {model.manifest.max_length} tokens: they were compared "
-            "by their beginnings"
+            f"{found.cut} texts were longer than the model's {longest} tokens: they were compared by their beginnings"
         )
     return "\n".join(said)
 
@@ -81,7 +85,7 @@ def score_table(options: PairsScoreOptions) -> str:
     positive = options.positive or (rule.positive if rule is not None else None)
     scorer = PairScorer(load(options.folder, options.threads, options.precision), positive)
     rule = _rule(scorer, options)
-    refuse_same_file(options.file, options.output)
+    check_output(options.output, options.overwrite, options.file, options.rule)
     skipped: list[TableError] = []
     examples = _paired(read_examples(options.file, _reading(options), on_skip=skipped.append))
     pairs = exact = copies = 0
@@ -95,7 +99,7 @@ def score_table(options: PairsScoreOptions) -> str:
                     row = {"source": example.source, "line": example.line, rule.measure: score, "exact": same}
                     row["copies"] = same or score >= rule.threshold
                     row |= {"text": example.text, "text_pair": example.text_pair}
-                    print(json.dumps(row, ensure_ascii=False), file=stream)
+                    stream.write(json_line(row))
                     exact, copies = exact + same, copies + row["copies"]
                 pairs += len(some)
                 stream.flush()
@@ -126,6 +130,11 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
     if skipped:
         report(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
     examples = [example for example in every if not exact_copies(*_texts(example))]
+    if every and not examples:
+        raise TableError(
+            f"{options.data}: all {len(every)} pairs are exact copies, which are known without a threshold: give "
+            "pairs that differ"
+        )
     positive = _positive_of(examples, options)
     present = np.array([example.label == positive for example in examples])
     with tqdm(total=len(examples), unit=" pairs", disable=None) as bar:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
+from squeezebert.files.atomic import settle_leftovers
 from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.runtime.folders import RECORD, Folders, Sorted, encoder_place
@@ -42,6 +43,7 @@ def learn_folders(
         raise OptionError("--label-separator: a message is in one folder")
     folder = Path(place.sorter)
     with only_run(folder):
+        _settle(folder)
         sorter = _open_or_begin(place, options)
         examples = _examples(options, columns, report)
         before = len(sorter.folders)
@@ -65,6 +67,7 @@ def forget_folders(place: SorterPlace, options: FoldersForgetOptions) -> str:
     """
     folder = Path(place.sorter)
     with only_run(folder):
+        _settle(folder)
         sorter = open_sorter(place)
         gone = sorter.forget(*options.names)
         sorter.save(folder, overwrite=True)
@@ -74,7 +77,7 @@ def forget_folders(place: SorterPlace, options: FoldersForgetOptions) -> str:
 def show_folders(place: SorterPlace) -> str:
     """Return a table of a sorter's folders, and how it does on examples that were left out. Raises `FolderError`."""
     sorter = open_sorter(place)
-    width = max(len("folder"), *(len(name) for name in sorter.folders))
+    width = max(len("folder"), *(len(_printable(name)) for name in sorter.folders))
     lines = [f"{'folder':{width}}  examples  left out  of them right"]
     rows = zip(sorter.counts().items(), sorter.quality.left_out, sorter.quality.right, strict=True)
     for (name, count), left_out, right in rows:
@@ -89,7 +92,7 @@ def sort_table(place: SorterPlace, options: FoldersSortOptions) -> str:
     `OptionError` for an output that cannot be written.
     """
     sorter = open_sorter(place)
-    check_output(options.file, options.output, options.overwrite)
+    check_output(options.output, options.overwrite, options.file)
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = _single(read_examples(options.file, reading, on_skip=skipped.append))
@@ -134,6 +137,13 @@ def open_sorter(place: SorterPlace) -> Folders:
     except FolderError as error:
         raise FolderError(f"{error}; the encoder of {folder} was there: say where it is now, --encoder") from error
     return Folders.open(folder, model)
+
+
+def _settle(folder: Path) -> None:
+    """Put back a sorter that a killed run had moved aside, before it is missed."""
+    place = folder.resolve()
+    if place.parent.is_dir():
+        settle_leftovers(place)
 
 
 def _open_or_begin(place: SorterPlace, options: FoldersLearnOptions) -> Folders:

@@ -5,7 +5,6 @@ Serves `complete` and `check`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, SqueezeBertError, TableError
 from squeezebert.files.tables import OnSkip, RowError, skip_or_raise
-from squeezebert.workflows.predict import open_output, watched
+from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
 # Names that end so are of tables and text files, whether they are there or not
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".txt", ".parquet", ".gz")
@@ -39,7 +38,7 @@ class Given:
     @property
     def is_table(self) -> bool:
         """Whether it names a table, and is no text itself."""
-        return self.texts == "-" or _exists(self.texts)
+        return self.texts == "-" or (self.texts.strip() != "" and _exists(self.texts))
 
     def examples(self, on_skip: OnSkip) -> Iterator[Example]:
         """Stream the texts: a text typed as such is a table of one row. Raises `TableError` and `OptionError`."""
@@ -57,15 +56,15 @@ class Given:
             yield example
 
 
-def answer_texts(given: Given, output: str, answer: Callable[[Example], dict[str, Any]]) -> list[TableError]:
+def answer_texts(
+    given: Given, output: str, overwrite: bool, answer: Callable[[Example], dict[str, Any]]
+) -> list[TableError]:
     """Write what `answer` makes of each text as a JSON line, flushed at once; return the rows that were skipped.
 
     A text that it refuses is a bad row. Raises as `Given.examples` does, and `OptionError` for an output that cannot
     be written.
     """
-    read, written = Path(given.texts), Path(output)
-    if "-" not in (given.texts, output) and given.is_table and written.exists() and read.samefile(written):
-        raise OptionError(f"--output {output}: the file that is read; name another")
+    check_output(output, overwrite, given.texts)
     skipped: list[TableError] = []
     examples = given.examples(skipped.append)
     first = next(examples, None)  # what is wrong with a table is said before the output is opened
@@ -83,8 +82,7 @@ def answer_texts(given: Given, output: str, answer: Callable[[Example], dict[str
                 skip_or_raise(bad, given.skip_bad_rows, skipped.append)
                 continue
             row = {"source": example.source, "line": example.line, "text": example.text, **told}
-            # Lone surrogates cannot be UTF-8; JSON's own escapes for them can
-            stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n")
+            stream.write(json_line(row))
             stream.flush()
     return skipped
 

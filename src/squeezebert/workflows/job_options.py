@@ -33,6 +33,14 @@ class TableOptions:
     """Pass over and count rows that cannot be used, instead of stopping at the first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Whether what is there gives way."""
+
+    overwrite: bool = False
+    """Replace an output that is there already."""
+
+
 def check_threads(threads: int | None) -> None:
     """Raise `OptionError` for fewer threads than one."""
     if threads is not None and threads < 1:
@@ -40,7 +48,7 @@ def check_threads(threads: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class PredictOptions(EngineOptions, TableOptions):
+class PredictOptions(EngineOptions, TableOptions, OutputOptions):
     """What to read, with which model, and how to answer."""
 
     folder: str
@@ -73,6 +81,8 @@ class PredictOptions(EngineOptions, TableOptions):
         super().__post_init__()
         if self.engine == "local" and (self.workers is not None or self.address is not None):
             raise OptionError("--workers and --address are for --engine ray")
+        if self.engine == "ray" and self.overwrite:
+            raise OptionError("--overwrite: a folder of parts is gone on with; to begin anew, remove it")
         for name in ("top", "batch_size", "workers", "part_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -80,7 +90,7 @@ class PredictOptions(EngineOptions, TableOptions):
 
 
 @dataclass(frozen=True)
-class CheckOptions(EngineOptions, TableOptions):
+class CheckOptions(EngineOptions, TableOptions, OutputOptions):
     """Which texts are checked, and what else than the marker is asked."""
 
     folder: str
@@ -103,7 +113,7 @@ class CheckOptions(EngineOptions, TableOptions):
 
 
 @dataclass(frozen=True)
-class CompleteOptions(EngineOptions, TableOptions):
+class CompleteOptions(EngineOptions, TableOptions, OutputOptions):
     """Which texts have gaps, and which model fills them."""
 
     folder: str
@@ -165,7 +175,7 @@ class PolicyOptions(EngineOptions):
 
 
 @dataclass(frozen=True)
-class ModerateOptions(EngineOptions, TableOptions):
+class ModerateOptions(EngineOptions, TableOptions, OutputOptions):
     """What `moderate` reads and writes."""
 
     folder: str
@@ -217,7 +227,7 @@ class FoldersLearnOptions:
 
 
 @dataclass(frozen=True)
-class FoldersSortOptions(TableOptions):
+class FoldersSortOptions(TableOptions, OutputOptions):
     """What `folders sort` reads and writes."""
 
     file: str
@@ -226,8 +236,6 @@ class FoldersSortOptions(TableOptions):
     """File for the answers, one JSON object a message; - for standard output."""
     top: int = 3
     """Folders an answer lists with their probabilities, the likeliest first."""
-    overwrite: bool = False
-    """Replace an output that is there already."""
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -243,7 +251,7 @@ class FoldersForgetOptions:
 
 
 @dataclass(frozen=True)
-class RankOptions(EngineOptions, TableOptions):
+class RankOptions(EngineOptions, TableOptions, OutputOptions):
     """What `rank` reads and writes."""
 
     folder: str
@@ -262,8 +270,6 @@ class RankOptions(EngineOptions, TableOptions):
     """Leave out items that are among the liked or the disliked."""
     output: str = "-"
     """File for the ranked items, one JSON object each, best first; - for standard output."""
-    overwrite: bool = False
-    """Replace an output that is there already."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -276,7 +282,7 @@ class RankOptions(EngineOptions, TableOptions):
 
 
 @dataclass(frozen=True)
-class SummariseOptions(EngineOptions):
+class SummariseOptions(EngineOptions, OutputOptions):
     """What `summarise` reads, and how it chooses."""
 
     file: str
@@ -293,8 +299,6 @@ class SummariseOptions(EngineOptions):
     """File for the sentences; - for standard output."""
     encoding: str = field(default="utf-8", kw_only=True)
     """Encoding of the file; a byte-order mark in it outranks it."""
-    overwrite: bool = False
-    """Replace an output that is there already."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -305,7 +309,7 @@ class SummariseOptions(EngineOptions):
 
 
 @dataclass(frozen=True)
-class CopiesOptions(EngineOptions, TableOptions):
+class CopiesOptions(EngineOptions, TableOptions, OutputOptions):
     """Which texts to compare with each other, with which model, and what counts as a copy."""
 
     folder: str
@@ -333,7 +337,7 @@ class CopiesOptions(EngineOptions, TableOptions):
 
 
 @dataclass(frozen=True)
-class PairsScoreOptions(EngineOptions, TableOptions):
+class PairsScoreOptions(EngineOptions, TableOptions, OutputOptions):
     """Which pairs to score, with which model, and from which score on they are copies."""
 
     folder: str

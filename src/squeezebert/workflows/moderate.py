@@ -18,7 +18,7 @@ from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy,
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
 from squeezebert.workflows.options import LabelledColumns
-from squeezebert.workflows.predict import json_line, open_output, refuse_same_file, watched
+from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
@@ -104,11 +104,11 @@ def moderate_table(options: ModerateOptions) -> str:
     """
     policy = read_policy(Path(options.policy))
     moderator = Moderator(load(options.folder, options.threads, options.precision), policy)
-    about = {"policy_sha256": policy.digest, "model_sha256": moderator.model.digest}
+    about = {"policy_sha256": policy.digest, "model_sha256": moderator.model.checksum}
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = read_examples(options.file, reading, on_skip=skipped.append)
-    refuse_same_file(options.file, options.output)
+    check_output(options.output, options.overwrite, options.file, options.policy)
     counts: Counter[str] = Counter()
     with open_output(options.output) as stream:
         quiet = None if options.output != "-" else not watched(stream)

@@ -52,7 +52,7 @@ def predict_table(options: PredictOptions) -> str:
     examples = checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
     cut = 0
-    refuse_same_file(options.file, options.output)
+    check_output(options.output, options.overwrite, options.file)
     with open_output(options.output) as stream:
         write = writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
@@ -102,9 +102,7 @@ def writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Predic
         table = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
         table.writeheader()
         return lambda example, answer: table.writerow(csv_row(example, answer))
-    return lambda example, answer: print(
-        json.dumps(json_row(example, answer, options.top), ensure_ascii=False), file=stream
-    )
+    return lambda example, answer: print(json_line(json_row(example, answer, options.top)), end="", file=stream)
 
 
 def json_row(example: Example, answer: Prediction, top: int | None = None) -> dict[str, Any]:
@@ -138,33 +136,51 @@ def json_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
-def refuse_same_file(read: str, written: str) -> None:
-    """Raise `OptionError` where an output is the file that is read."""
-    if "-" not in (read, written) and Path(written).exists() and Path(read).exists() and Path(written).samefile(read):
-        raise OptionError(f"--output {written}: the file that is read; name another")
+def check_output(written: str, overwrite: bool, *others: str | None) -> None:
+    """Raise `OptionError` where an output cannot be made, is not to be replaced, or is a file that is read or kept.
 
-
-def check_output(read: str, written: str, overwrite: bool) -> None:
-    """Raise `OptionError` where an output is the file that is read, or cannot be made, or is not to be replaced."""
-    refuse_same_file(read, written)
-    if not Path(written).parent.is_dir():
-        raise OptionError(f"--output {written}: there is no folder {Path(written).parent}: make it, or name another")
-    if written != "-" and not overwrite and Path(written).exists():
+    `others` are the other files of the command, whether they are there or not.
+    """
+    if written == "-":
+        return
+    place = Path(written)
+    if any(other not in (None, "-") and _same(str(other), written) for other in others):
+        raise OptionError(f"--output {written}: a file that this command reads or keeps; name another")
+    if place.is_dir():
+        raise OptionError(f"--output {written}: a folder; name a file")
+    if not place.parent.is_dir():
+        raise OptionError(f"--output {written}: there is no folder {place.parent}: make it, or name another")
+    if place.is_file() and not overwrite:
         raise OptionError(f"--output {written}: is there already: choose another name, or --overwrite it")
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are of one file; a text that somebody typed in a file's place is of none."""
+    try:
+        first, second = Path(one), Path(other)
+        if first.exists() and second.exists():
+            return first.samefile(second)
+        return first.resolve() == second.resolve()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
 def open_output(name: str) -> Iterator[TextIO]:
-    """Open a file to write lines to, or standard output for -. Raises `OptionError` where it cannot be written."""
+    """Open a file to write lines to, or standard output for -. Raises `OptionError` where it cannot be written.
+
+    Half a surrogate pair, as in the name of a file that is not UTF-8, becomes its escape, which JSON reads.
+    """
     if name == "-":
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale says, as files are
+            # Whatever the locale says, as files are
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         yield sys.stdout
         sys.stdout.flush()
         return
     path = Path(name)
     try:
-        stream = path.open("w", encoding="utf-8", newline="")
+        stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise OptionError(f"--output {name}: {error.strerror}") from error
     with stream:

@@ -27,8 +27,8 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
     Raises `FolderError` for the encoder or the file of vectors, `TableError` for a bad row unless they are skipped,
     and `OptionError` for files without an item, and an output that cannot be written.
     """
-    for source in (options.file, options.liked, options.disliked, options.vectors):
-        check_output(source or "-", options.output, options.overwrite)
+    others = (options.file, options.liked, options.disliked, options.vectors)
+    check_output(options.output, options.overwrite, *others)
     path = None if options.vectors is None else Path(options.vectors)
     if path is not None and not path.parent.is_dir():
         raise OptionError(f"--vectors {path}: there is no folder {path.parent}: make it, or name another place")

@@ -6,6 +6,7 @@ sentence-transformers finds this class in `modules.json`, and wants to be told t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from sentence_transformers.util import load_dir_path
 
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.predictor import load
-from squeezebert.runtime.tokens import Tokenizer
 
+# Where the longest input is kept when it was set; sentence-transformers' own name for it
+_LIMIT = "sentence_bert_config.json"
 # What sentence-transformers writes itself when it saves a model
 _OF_THE_LIBRARY = ("modules.json", "config_sentence_transformers.json", "README.md")
 
@@ -51,11 +53,7 @@ class SentenceEncoder(InputModule):
 
     @max_seq_length.setter
     def max_seq_length(self, length: int) -> None:
-        manifest = self.predictor.manifest
-        if not isinstance(length, int) or not length <= manifest.max_length:
-            raise OptionError(f"max_seq_length = {length!r}: this model reads up to {manifest.max_length} tokens")
-        path = self.predictor.folder / manifest.tokenizer.path
-        self.predictor.tokenizer = Tokenizer(path, length, manifest.token_types)
+        self.predictor.shorten(length)
 
     def get_embedding_dimension(self) -> int:
         """Numbers of a vector."""
@@ -71,12 +69,17 @@ class SentenceEncoder(InputModule):
         return features
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Copy the exported folder into another. Raises `FolderError` where a file cannot be written."""
+        """Copy the exported folder into another, with the longest input as it was set.
+
+        Raises `FolderError` where a file cannot be written.
+        """
         target, source = Path(output_path), self.predictor.folder
         if target.resolve() == source.resolve():
             return
         try:
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_OF_THE_LIBRARY))
+            told = json.dumps({"max_seq_length": self.max_seq_length})
+            (target / _LIMIT).write_text(told + "\n", encoding="utf-8")
         except OSError as error:
             raise FolderError(f"{target}: cannot be written ({error})") from error
 
@@ -111,4 +114,11 @@ class SentenceEncoder(InputModule):
         )
         if folder is None:
             raise FolderError(f"{model_name_or_path}: no such folder, and no model of the Hub")
-        return cls(folder, **options)
+        module = cls(folder, **options)
+        limit = Path(folder) / _LIMIT
+        if limit.is_file():
+            try:
+                module.max_seq_length = json.loads(limit.read_text(encoding="utf-8"))["max_seq_length"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise FolderError(f"{limit}: damaged ({error}): save the model again, or remove the file") from error
+        return module

@@ -21,7 +21,7 @@ def summarise_file(options: SummariseOptions) -> str:
     Raises `FolderError` for the encoder, `TableError` for a document that cannot be read or has no sentence, and
     `OptionError` for a model that is no encoder and an output that cannot be written.
     """
-    check_output(options.file, options.output, options.overwrite)
+    check_output(options.output, options.overwrite, options.file)
     model = None if options.encoder is None else load(options.encoder, options.threads, options.precision)
     document = read_document(options.file, options.encoding)
     if options.first:

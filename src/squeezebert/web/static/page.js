@@ -9,7 +9,7 @@ const FORMS = { fp32: "fp32, as trained", int8: "int8, rounded", webgpu: "WebGPU
 
 let worker, facts;
 let asked = 0; // number of the newest question; older answers are not shown
-let waiting = null; // the question to be put when the model is there
+let waiting = null; // the texts to be answered when the model is there
 const taken = {}; // form -> times of this visitor's texts, ms
 let medians = {}; // form -> median on a text of a known length, ms
 let measuredTokens = 0;
@@ -72,8 +72,12 @@ const HANDLERS = {
     showChoices();
     say(Object.keys(facts.files).length > 1 ? "Ready." : "Ready. Measuring.");
     if (waiting) {
-      worker.postMessage(waiting);
+      const [text, second] = waiting;
       waiting = null;
+      if (facts.pair === true && !second) {
+        $("summary").textContent = "This model reads two texts: write the second one too.";
+        $("text-pair").focus();
+      } else put(text, second);
     }
   },
   measured(data) {
@@ -133,15 +137,19 @@ const HANDLERS = {
 /** Put what is written to the model; while it is loading, keep the question. */
 function ask() {
   problem("");
-  const second = $("text-pair").value;
-  const pair = facts ? facts.pair === true || (facts.pair === null && second !== "") : false;
-  const question = { kind: "answer", id: ++asked, text: $("text").value, textPair: pair ? second : null };
+  const texts = [$("text").value, $("text-pair").value];
   if (!facts) {
-    waiting = question;
+    waiting = texts;
     $("summary").textContent = "Your text will be answered as soon as the model is loaded.";
     return;
   }
-  worker.postMessage(question);
+  put(...texts);
+}
+
+/** Which texts the model reads is known when it is there. */
+function put(text, second) {
+  const pair = facts.pair === true || (facts.pair === null && second !== "");
+  worker.postMessage({ kind: "answer", id: ++asked, text, textPair: pair ? second : null });
 }
 
 function showAnswer({ given, rows, value, tokens, truncated, ms, form }) {
