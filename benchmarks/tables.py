@@ -272,7 +272,9 @@ def bulk_table(record: dict[str, Any]) -> str:
     lines = ["| reader | texts a second | faster than the pipeline by |", "|---|---:|---:|"]
     for name, seconds in record["seconds"].items():
         ratio = record["faster"].get(name)
-        shown = f"{name} file" if ratio else f"transformers' pipeline, batches of {record['pipeline']['batch']}"
+        shown = (
+            f"exported file, {name}" if ratio else f"transformers' pipeline, batches of {record['pipeline']['batch']}"
+        )
         lines.append(f"| {shown} | {record['texts'] / seconds:,.0f} | {f'{ratio:.2f}x' if ratio else ''} |")
     told = f"{record['texts']:,} texts, {record['tokens']:,} tokens; {record['pipeline']['padding']:.0%} of what the "
     told += f"pipeline computes is padding. `{record['command']}`, {record['threads']} thread."
@@ -290,7 +292,7 @@ def bulk_day_table(record: dict[str, Any]) -> str:
     for name, seconds in record["seconds"].items():
         rate = record["texts"] / seconds / record["threads"]
         cores = math.ceil(MESSAGES_A_DAY / rate / 86_400)
-        shown = f"{name} file" if name in record["faster"] else "transformers' pipeline"
+        shown = f"exported file, {name}" if name in record["faster"] else "transformers' pipeline"
         cells = [shown, f"{rate:,.0f}", f"{cores:,}", f"{math.ceil(cores / CORES_A_MACHINE):,}", f"{24 * cores:,}"]
         lines.append(f"| {' | '.join(cells)} |")
     told = (
