@@ -114,3 +114,21 @@ def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, caps
     pairs.write_text("sentence1,sentence2\na,b\n")
     line = refused(capsys, "moderate", single.output, pairs, "--policy", tmp_path / "p.yaml")
     assert "a post is one text: name its column, --text" in line
+
+
+@pytest.mark.parametrize("verb", ["policy", "pairs choose"])
+def test_an_output_that_cannot_be_written_is_found_out_before_any_work(single, rows, tmp_path, capsys, verb):
+    (tmp_path / "m").mkdir()
+    told = (*verb.split(), tmp_path / "no-model", tmp_path / "no-rows.csv", "--output")
+    line = refused(capsys, *told, tmp_path / "nodir" / "p.yaml")
+    assert f"--output {tmp_path / 'nodir' / 'p.yaml'}: there is no folder" in line
+    line = refused(capsys, *told, tmp_path / "m", "--overwrite")
+    assert f"--output {tmp_path / 'm'}: is a folder" in line
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_policy_with_one_label_twice_is_refused(single, rows, tmp_path, capsys):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("labels:\n  busy: {block: 0.1}\n  calm: {block: 0.1}\n  busy: {block: 1.0}\n")
+    line = refused(capsys, "moderate", single.output, rows, "--policy", policy)
+    assert f"{policy}: cannot be read as a policy (busy is there twice, again in line 4" in line

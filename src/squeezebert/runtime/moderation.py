@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
-
 from squeezebert.files.errors import OptionError
+from squeezebert.files.settings import read_settings, write_settings
 from squeezebert.runtime.disguise import undisguise
 from squeezebert.runtime.predictor import Predictor
 from squeezebert.runtime.tokens import TextError
@@ -187,10 +186,7 @@ class Moderator:
 
 def read_policy(path: Path) -> Policy:
     """Read a policy's file. Raises `OptionError` that names file, field and what is expected."""
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError(f"{path}: cannot be read as a policy ({str(error).splitlines()[0]})") from error
+    told = read_settings(path, "policy")
     if not isinstance(told, dict) or not isinstance(told.get("labels"), dict) or not told["labels"]:
         raise OptionError(f"{path}: a policy has `labels:` with a rule each, as `toxic: {{review: 0.3, block: 0.9}}`")
     if told.get("format", FORMAT) != FORMAT:
@@ -217,10 +213,8 @@ def read_policy(path: Path) -> Policy:
 
 
 def write_policy(path: Path, policy: Policy) -> None:
-    """Write a policy's file, at once or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(yaml.safe_dump(policy.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
+    """Write a policy's file, at once or not at all. Raises `OptionError` where it cannot be written."""
+    write_settings(path, policy.to_dict())
 
 
 def _rule(path: Path, label: object, told: object) -> Rule:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.settings import check_place
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
@@ -28,8 +29,10 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
 
     Rows are read as posts will be: whole, and with their disguises undone. Raises `FolderError` for the model,
-    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has.
+    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and an output
+    that cannot be written, which is found out first.
     """
+    check_place(options.output)
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
