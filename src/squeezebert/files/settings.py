@@ -19,7 +19,7 @@ from squeezebert.files.errors import OptionError
 def read_settings(path: Path, kind: str) -> Any:
     """Return what a YAML file holds. Raises `OptionError` where it is none, or a mapping has one name twice."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise OptionError(f"{path}: cannot be read as a {kind} ({str(error).splitlines()[0]})") from error
 
