@@ -149,8 +149,11 @@ class PolicyOptions(EngineOptions):
     reaches it on the rows."""
     disguises: bool = True
     """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
+    sentences: bool = True
+    """Read each sentence and line of a post also by itself, so that harmless ones around it hide nothing. A post of
+    several takes about twice the time."""
     longest: int = 100_000
-    """Characters of a post; a longer one is not read, and goes to review."""
+    """Characters of a post, as written and with its disguises undone; a longer one is not read, and goes to review."""
     precision: Literal["fp32", "int8"] | None = field(default=None, kw_only=True)
     """Which of the exported files answers; int8 where there is one. The thresholds are of that file alone."""
     overwrite: bool = False

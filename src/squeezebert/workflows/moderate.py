@@ -28,7 +28,8 @@ _FEW = 20
 def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Callable[[str], None]) -> str:
     """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
 
-    Rows are read as posts will be: whole, and with their disguises undone. Raises `FolderError` for the model,
+    Rows are read as posts will be: whole and by sentences, as written and with their disguises undone; those that are
+    too long to be read have no part in it. Raises `FolderError` for the model,
     `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and an output
     that cannot be written, which is found out first.
     """
@@ -38,15 +39,23 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
         raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
     model = load(options.folder, options.threads, options.precision)
     labels = _labels(options, model)
-    moderator = Moderator(model, Policy({}, options.disguises, options.longest))
+    reading = {name: getattr(options, name) for name in ("disguises", "sentences", "longest")}
+    moderator = Moderator(model, Policy({}, **reading))
     texts, truth = _rows(options, columns, model, report)
-    probabilities = np.zeros((len(texts), len(labels)))
+    found, names = [], []
     for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
         highest, _ = moderator.read(text)
-        probabilities[row] = [highest[label][0] for label in labels]
+        if highest:
+            found.append([highest[label][0] for label in labels])
+            names.append(truth[row])
+    if not found:
+        raise TableError(f"{options.data}: all rows are longer than {options.longest} characters: raise --longest")
+    if len(found) < len(texts):
+        report(f"left out {len(texts) - len(found)} rows that are longer than {options.longest} characters")
+    probabilities = np.array(found)
     rules, chosen, lines = {}, {}, []
     for column, label in enumerate(labels):
-        present = np.array([label in names for names in truth])
+        present = np.array([label in own for own in names])
         if not present.any():
             raise OptionError(
                 f"--labels: no row of {options.data} has the label {label}: leave it out, or give others"
@@ -56,8 +65,8 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
         )
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
     wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
-    told = {"rows": len(texts), "wanted": wanted, "reached": chosen}
-    write_policy(output, Policy(rules, options.disguises, options.longest, model.digest, told))
+    told = {"rows": len(found), "wanted": wanted, "reached": chosen}
+    write_policy(output, Policy(rules, **reading, model=model.digest, chosen=told))
     return "\n".join([*lines, f"written: {output}"])
 
 
