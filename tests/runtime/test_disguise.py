@@ -110,7 +110,9 @@ def test_any_text_is_read_and_hides_nothing_afterwards(text):
     [
         ("you are a b i t c h ok", ("you are abitch ok", "you are a bitch ok")),
         ("a s s h o l e", ("asshole", "a sshole")),
-        ("y o u  a r e  a n  i d i o t", ("youareanidiot", "you are an idiot")),
+        ("y o u  a r e  a n  i d i o t", ("youareanidiot", "you are an idiot", "you a re a n i diot")),
+        ("y o u i d i o t. A dog", ("youidiotA dog", "youidiot A dog")),
+        ("a i d s\na i d s", ("aidsaids", "aids aids", "a ids a ids")),
         ("b!t$h", ("bth", "bitsh")),
         ("b o a t", ("boat",)),
         ("nothing hidden", ("nothing hidden",)),

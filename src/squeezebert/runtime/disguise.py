@@ -53,7 +53,7 @@ def undisguise(text: str) -> str:
 
 
 def undisguised(text: str, longest: int | None = None) -> tuple[str, ...]:
-    """Return the readings of `text` without what hides its words from a model, one or two.
+    """Return the readings of `text` without what hides its words from a model, one to three.
 
     Invisible and control characters go, compatibility forms (full width, bold, circled, squared, small capitals)
     become plain letters, letters of another script than most of a text or sentence in the Latin script become those
@@ -61,16 +61,18 @@ def undisguised(text: str, longest: int | None = None) -> tuple[str, ...]:
     letter many times in a row stands twice. Words wholly in the script that the text is written in are left as they
     are.
 
-    Where letters stand apart, what joins them may be a sign for a letter, and the words they make may be apart too:
-    the second reading has it so. It takes linear time; a text of which more than `longest` characters have come (there
-    are characters that stand for eighteen) is returned as it is by then. Raises `DependencyError` without the extra.
+    Letters apart may be of several words, with wider gaps between those, and what is between them may be a sign for a
+    letter: the second reading has it so. The third has `a` and `i` before others as words.
+
+    It takes linear time. A text of which more than `longest` characters have come (there are characters that stand for
+    eighteen) is returned as it is by then. Raises `DependencyError` without the extra.
     """
     text = _NO_FLAGS.sub(_flag_letters, join_surrogates(text))
     text = normalize("NFKC", _drop_invisible(text).translate(_drawn_letters()))
     if longest is not None and len(text) > longest:
         return (text,)
     text = _undo_homoglyphs(_drop_decoration(_SELECTORS.sub("", text)))
-    return tuple(dict.fromkeys(_undo_words(read(text)) for read in (_join_letters, _join_words)))
+    return tuple(dict.fromkeys(_undo_words(read(text)) for read in (_join_letters, _join_words, _join_behind)))
 
 
 def _undo_words(text: str) -> str:
@@ -95,20 +97,28 @@ def _join_letters(text: str) -> str:
     return text
 
 
-def _join_words(text: str) -> str:
-    """Join letters apart, but not words of them: those with wider gaps, and an article or `I` before the others."""
+def _join_words(text: str, articles: bool = False) -> str:
+    """Join letters apart, but not words of them with wider gaps, nor with `articles` an `a` or `i` before one."""
 
     def join(found: re.Match[str]) -> str:
         parts = re.split(f"({_LETTER})", found[0])
         letters, gaps = parts[1::2], parts[2:-1:2]
         widths = [len(gap) + ("\n" in gap) * _MOST_BETWEEN for gap in gaps]
         usual = min(widths)
-        breaks = [letters[0] in "aAiI" or widths[0] > usual, *(width > usual for width in widths[1:])]
-        return letters[0] + "".join(" " * apart + letter for apart, letter in zip(breaks, letters[1:], strict=True))
+        words, first = [], True
+        for letter, width in zip(letters, [*widths, usual], strict=True):
+            article = articles and first and letter in "aAiI"
+            first = width > usual
+            words.append(letter + " " * (first or article))
+        return "".join(words).removesuffix(" ")
 
     for apart in _apart(_ALIKE_SIGNS):
         text = apart.sub(join, text)
     return text
+
+
+def _join_behind(text: str) -> str:
+    return _join_words(text, articles=True)
 
 
 @functools.cache

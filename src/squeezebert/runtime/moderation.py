@@ -189,8 +189,9 @@ class Moderator:
         """The text as written and with its disguises undone, where that is another."""
         readings: list[tuple[Reading, str]] = [("as written", text)]
         if self.policy.disguises and len(text) <= self.policy.longest:
-            found = undisguised(text, self.policy.longest)
-            plain = dict.fromkeys(self.model.tokenizer.separate_unknown(words) for words in found)
+            longest, part = self.policy.longest, self.model.tokenizer.separate_unknown
+            found = undisguised(text, longest)
+            plain = dict.fromkeys(words if len(words) > longest else part(words) for words in found)
             readings += [("undisguised", words) for words in plain if words != text]
         return readings
 
