@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import re
+import time
 import unicodedata
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from squeezebert.files.errors import DependencyError
 from squeezebert.runtime import disguise
-from squeezebert.runtime.disguise import undisguise
+from squeezebert.runtime.disguise import undisguise, undisguised
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,31 @@ from squeezebert.runtime.disguise import undisguise
         ("id\x00iot", "idiot"),
         ("idiooooot", "idioot"),
         ("i\u0336d\u0336i\u0336o\u0336t\u0336", "idiot"),
-        ("ïd\u0301\u0302\u0303iot", "ïd\u0301iot"),
+        ("ïd\u0301\u0302\u0303iot", "ïd\u0301\u0302iot"),
         ("\ud800", "\ufffd"),
+        ("\ud835\udd8e\ud835\udd89iot", "idiot"),  # as surrogate pairs
+        ("i\nd\ni\no\nt", "idiot"),
+        ("i·d·i·o·t", "idiot"),
+        ("i•d•i•o•t", "idiot"),
+        ("i'd'i'o't", "idiot"),
+        ("(i)(d)(i)(o)(t)", "(idiot)"),
+        ("[i] [d] [i] [o] [t]", "[idiot]"),
+        ("i    d      i     o    t", "idiot"),
+        ("i|d|i|o|t", "idiot"),
+        ("i👏d👏i👏o👏t", "idiot"),
+        ("ɪᴅɪᴏᴛ", "idiot"),
+        ("🅸🅳🅸🅾🆃 🅘🅓🅘🅞🅣 🄸🄳🄸🄾🅃", "IDIOT IDIOT IDIOT"),
+        ("🅱\ufe0fitch", "Bitch"),
+        ("🇮🇩🇮🇴🇹", "IDIOT"),
+        ("🇮 🇩 🇮 🇴 🇹", "IDIOT"),
+        ("🇮\u200b🇩\u200b🇮\u200b🇴\u200b🇹", "IDIOT"),
+        ("1diot $hit !diot @sshole", "idiot shit idiot asshole"),
+        ("you a$$", "you ass"),
+        ("ѕһіт", "shit"),  # all Cyrillic
+        (
+            "Это не так, нет. You really are оут.",
+            "Это не так, нет. You really are oyt.",
+        ),  # the sentence alone is in Latin letters
     ],
 )
 def test_disguises_are_undone(written, meant):
@@ -42,6 +66,19 @@ def test_disguises_are_undone(written, meant):
     "text",
     [
         "A plain sentence, with 100 mp3 files at 5pm (b2b).",
+        "The 1st, 2nd, 3rd and 4th at 7am: 5km, 100mg, 3D, 4K, $5, US$ 7, $TSLA; thanks @anna, @Bob!",
+        "E.g. this, i.e. that; U.S. and U.K. laws, A or B",
+        "Il n'y a-t-il pas d'eau ? Y a-t-il quelqu'un ? Il y a d'abord l'eau, qu'est-ce que c'est",
+        "Đồng bằng Việt Nam, ngữ pháp",
+        "Kadın, ısı, sıkıntı",
+        "ја, осе, ухо, оса, саһа, оһох, хӏара, ѕвезда, ѕид",  # Cyrillic letters of several languages
+        "кілька слів і їжа",
+        "Καλημέρα, ΑΒΕ και όχι",
+        "किताब पढ़ना अच्छा है",
+        "ภาษาไทย สวัสดี",
+        "בְּרֵאשִׁית",
+        "السَّلامُ عليكم",
+        "I ❤️ 🇩🇪 🇫🇷🇮🇹",
         "Grüße aus Köln, señor; naïve café",
         "привет мир",
         "это test слово",
@@ -61,14 +98,58 @@ def test_text_without_disguise_stays(text):
 
 @given(st.text())
 def test_any_text_is_read_and_hides_nothing_afterwards(text):
-    plain = undisguise(text)
-    plain.encode("utf-8")
-    assert not any(unicodedata.category(character) in ("Cc", "Cf") for character in plain if character not in "\n\r\t")
-    assert not re.search(r"([^\W\d_])\1\1", plain)
+    for plain in undisguised(text):
+        plain.encode("utf-8")
+        kinds = [unicodedata.category(character) for character in plain if character not in "\n\r\t"]
+        assert not {"Cc", "Cf"} & {*kinds}
+        assert not re.search(r"([^\W\d_])\1\1", plain)
+
+
+@pytest.mark.parametrize(
+    ("written", "readings"),
+    [
+        ("you are a b i t c h ok", ("you are abitch ok", "you are a bitch ok")),
+        ("a s s h o l e", ("asshole", "a sshole")),
+        ("y o u  a r e  a n  i d i o t", ("youareanidiot", "you are an idiot", "you a re a n i diot")),
+        ("y o u i d i o t. A dog", ("youidiotA dog", "youidiot A dog")),
+        ("a i d s\na i d s", ("aidsaids", "aids aids", "a ids a ids")),
+        ("b!t$h", ("bth", "bitsh")),
+        ("b o a t", ("boat",)),
+        ("nothing hidden", ("nothing hidden",)),
+    ],
+)
+def test_letters_apart_are_read_both_ways(written, readings):
+    assert undisguised(written) == readings
 
 
 def test_a_text_of_a_megabyte_takes_a_moment():
     assert len(undisguise("i d i o t, yоu " * 70_000)) > 500_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@" * 100_000,
+        "a@" * 50_000,
+        "a" + "\u0301\u0323" * 50_000,
+        "a" + "\u0f73" * 50_000,  # no mark by itself, but taken apart into two
+        "a" + "\u200b\u0301\u200b\u0323" * 25_000,  # marks that come together once what is between them has gone
+        "a " * 50_000,
+        "i d" + " " * 100_000,
+        "a'" * 50_000,
+        "ԁ" * 100_000,
+    ],
+    ids=["signs", "addresses", "marks", "double marks", "hidden marks", "letters", "gap", "apostrophes", "one word"],
+)
+def test_time_is_linear(text):
+    start = time.perf_counter()
+    undisguised(text)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_text_that_grows_too_long_is_left_there():
+    assert undisguised("\ufdfa" * 100, 1800) == undisguised("\ufdfa" * 100)
+    assert len(undisguised("\ufdfa" * 100_000, 100_000)[0]) > 100_000
 
 
 def test_without_the_extra_the_way_out_is_named(monkeypatch):

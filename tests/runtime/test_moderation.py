@@ -75,6 +75,75 @@ def test_the_end_of_a_long_post_counts(model):
     assert found[1:3] == reason[:2]
 
 
+def diluted(model, label):
+    """A sentence, and a post around it of which no window says of it what is said of it alone."""
+    candidates = [f"{text}." for text in texts(200, seed=9) if len(text.split()) < 8]
+    candidates.sort(key=lambda text: highest(model, text, label))
+    harmless, bad = candidates[:10], candidates[-1]
+    post = " ".join([*harmless, bad, *reversed(harmless)])
+    whole = max(answer.probabilities[label] for _, _, answer in model.predict_windows(post))
+    assert whole < highest(model, bad, label) - 0.1
+    return bad, post
+
+
+def test_a_sentence_counts_as_if_it_stood_alone(model):
+    label = model.labels[0]
+    bad, post = diluted(model, label)
+    alone = highest(model, bad, label)
+    moderator = Moderator(model, Policy({label: Rule(None, alone - 1e-3)}))
+    for one in (post, post.replace(". ", ".\n"), f"{post}\n\n{post}"):
+        decision = moderator.decide(one)
+        assert decision.outcome == "block"
+        assert decision.probabilities[label] == pytest.approx(alone, abs=1e-4)
+        reason = decision.reasons[0]
+        assert (one[reason.start : reason.end], reason.reading) == (bad, "as written")
+    # What nothing but a line's end parts from the rest
+    lines = post.replace(". ", "\n").removesuffix(".")
+    assert moderator.read(lines)[0][label][0] >= highest(model, bad.removesuffix("."), label) - 1e-4
+    # Each sentence is read once, however often it is there
+    assert moderator.decide(post).windows == len(model.predict_windows(post)) + 11
+    off = Moderator(model, Policy(moderator.policy.labels, sentences=False))
+    assert off.decide(post).outcome == "allow"
+    assert off.decide(post).windows == len(model.predict_windows(post))
+
+
+def test_a_disguised_sentence_counts_as_if_it_stood_alone(model):
+    label = model.labels[0]
+    bad, post = diluted(model, label)
+    hidden = bad.replace("e", "\u0435")  # Cyrillic
+    moderator = Moderator(model, Policy({label: Rule(None, 1.0)}))
+    found, _, _, reading = moderator.read(post.replace(bad, hidden))[0][label]
+    assert found >= highest(model, bad, label) - 1e-4
+    assert reading == "undisguised" or highest(model, hidden, label) > highest(model, bad, label)
+
+
+def test_a_sentence_that_is_longer_than_a_window_is_read_to_its_end(model):
+    long = " ".join(texts(10, seed=5)) + "."
+    assert model.predict(long).truncated
+    label = model.labels[1]
+    highest_of = Moderator(model, Policy({})).read
+    found = highest_of(f"It was late. {long}")[0][label][0]
+    assert found >= max(answer.probabilities[label] for _, _, answer in model.predict_windows(long)) - 1e-6
+
+
+def test_a_post_of_one_sentence_is_read_once(model):
+    for text in ("The quiet boat.", " the boat on the river\n", "", "."):
+        assert Moderator(model, Policy({})).decide(text).windows == 1
+
+
+def test_a_word_that_is_too_long_for_the_vocabulary_is_read_in_pieces(model):
+    words = ["boat" * 30, "garden" * 20]
+    unread = [model.predict(word).probabilities for word in words]
+    assert unread[0] == unread[1]  # one unknown token each
+    label = model.labels[0]
+    for word in words:
+        pieces = model.predict_windows(f"{word[:100]} {word[100:]}")
+        expected = max(unread[0][label], *(answer.probabilities[label] for _, _, answer in pieces))
+        decision = Moderator(model, Policy({label: Rule(None, 1.0)})).decide(word)
+        assert decision.probabilities[label] == pytest.approx(expected, abs=1e-5)
+        assert decision.windows == 1 + len(pieces)
+
+
 def test_a_text_that_fits_is_one_window_and_answered_as_ever(model):
     for text in [*texts(5, seed=1), ""]:
         ((start, end, answer),) = model.predict_windows(text)
@@ -114,6 +183,11 @@ def test_a_post_that_is_too_long_goes_to_review_unread(model):
     assert (decision.outcome, decision.windows, decision.probabilities) == ("review", 0, {})
     assert decision.reasons[0].label is None
     assert moderator.decide("a" * 50).outcome == "allow"
+    # One character that stands for eighteen
+    decision = moderator.decide("\ufdfa" * 10)
+    assert (decision.outcome, decision.windows) == ("review", 0)
+    assert (decision.reasons[0].reading, decision.reasons[0].end) == ("undisguised", 180)
+    assert moderator.decide("\ufdfa" * 2).outcome == "allow"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +227,10 @@ def test_a_policy_is_read_as_it_was_written(tmp_path):
     assert read_policy(tmp_path / "p.yaml").digest == policy.digest
     assert Policy(policy.labels, False, 500, "ab").digest == policy.digest
     assert Policy(policy.labels, True, 500, "ab").digest != policy.digest
+    alone = Policy(policy.labels, sentences=False)
+    write_policy(tmp_path / "p.yaml", alone)
+    assert read_policy(tmp_path / "p.yaml") == alone
+    assert alone.digest != Policy(policy.labels).digest
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
 
 
@@ -170,6 +248,8 @@ def test_a_policy_is_read_as_it_was_written(tmp_path):
         ("labels: {a: {review: 0.9, block: 0.5}}", "review 0.9 lies above block 0.5"),
         ("labels: {a: {block: 0.5}}\nlongest: 0", "longest: 0: expected a whole number"),
         ("labels: {a: {block: 0.5}}\ndisguises: 1", "disguises: 1: expected true or false"),
+        ("labels: {a: {block: 0.5}}\nsentences: no way", "sentences: 'no way': expected true or false"),
+        ("labels: {a: {block: 0.5}, a: {review: 0.1}}", "a is there twice"),
         ("labels: {a: {block: 0.5}}\nmodle: ab", "modle is none of labels"),
         ("labels: {a: {block: 0.5}}\nformat: 2", "update squeezebert"),
         ("labels: {a: [", "cannot be read as a policy"),

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError
 from squeezebert.runtime.tokens import TextError, Tokenizer, split_pair
@@ -91,6 +93,41 @@ def test_half_surrogates_are_read_as_unknown_characters(path):
     ours = Tokenizer(path, 48)
     assert ours.encode("the \ud83d boat").ids == ours.encode("the \ufffd boat").ids
     assert ours.encode("\ud83d\ude42").ids == ours.encode("🙂").ids  # a pair of halves is a character
+
+
+def test_places_count_the_characters_of_the_text_as_it_is(path):
+    ours = Tokenizer(path, 48)
+    for text in ("\ud83d\ude42 boat", "\ud83d boat \ude42", "\ud83d\ude42\ud83d\ude42 the boat", "🙂 boat"):
+        ids, places = ours.pieces(text)
+        boat = ids.index(ours.id_of("boat"))
+        assert text[slice(*places[boat])] == "boat"
+        ((_, start, end),) = ours.windows(text, 4)
+        assert text[start:end].endswith("boat")
+
+
+@given(st.text(st.characters(codec=None, categories=["Cs", "So", "Lu"]), max_size=12))
+def test_places_lie_in_the_text_whatever_it_is(path, text):
+    _, places = Tokenizer(path, 48).pieces(text)
+    assert all(0 <= start < end <= len(text) for start, end in places)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("the boat", "the boat"),
+        ("boat🙂 and 🙂🙂", "boat 🙂  and 🙂🙂"),
+        ("a🙂b!", "a 🙂 b!"),
+        ("x" * 100, "x" * 100),
+        ("x" * 250 + " boat", " ".join(["x" * 100, "x" * 100, "x" * 50]) + " boat"),
+        ("x\u0301" * 101, "x\u0301" * 100 + " x\u0301"),  # marks are taken off, and count nothing
+        ("", ""),
+    ],
+)
+def test_what_is_not_known_is_set_apart(path, text, read):
+    ours = Tokenizer(path, 48)
+    assert ours.separate_unknown(text) == read
+    unknown = ours.id_of("[UNK]")
+    assert set(ours.plain_ids(read)) - {unknown} >= set(ours.plain_ids(text)) - {unknown}
 
 
 def test_token_types_can_be_left_out(path):

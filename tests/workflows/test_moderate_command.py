@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -94,6 +95,103 @@ def test_posts_come_as_lines_and_may_be_kept(single, tmp_path, capsys):
     assert {line["outcome"] for line in lines} == {"review"}
 
 
+ODD = "the b\0oat \x07\x1b[2J"
+CSV = f'text,other\nthe boat,a\n"{ODD}",b\nthe river,c\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("posts.csv", CSV, ["the boat", ODD, "the river"]),
+        ("posts.tsv", CSV.replace(b",", b"\t").replace(b'"', b""), ["the boat", ODD, "the river"]),
+        ("posts.txt", f"{ODD}\n\0\n".encode(), [ODD, "\0"]),
+        (
+            "posts.jsonl",
+            b'{"text": "bad\\ud800"}\n{"text": "a\0b\x07"}\n{"text": ""}\n',
+            ["bad\ud800", "a\0b\x07", ""],
+        ),
+        ("posts.json", b'[{"text": "bad\\ud800\\u0000"}, {"text": "a\0b"}]', ["bad\ud800\0", "a\0b"]),
+        ("-", b'{"text": "bad\\ud800"}\n{"text": "a\0b"}\n', ["bad\ud800", "a\0b"]),
+        ("-", b"a\0b\n\x07\n", ["a\0b", "\x07"]),
+    ],
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_post_of_any_characters_is_decided(single, tmp_path, capsys, monkeypatch, name, content, texts, skip):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("labels: {busy: {review: 0.0}}\n")
+    if name == "-":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    else:
+        (tmp_path / name).write_bytes(content)
+        name = tmp_path / name
+    told = ("moderate", single.output, name, "--policy", policy, "--with-text")
+    assert run(*told, *(["--skip-bad-rows"] if skip else [])) == 0
+    out, said = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    assert all(line["outcome"] == "review" and "busy" in line["probabilities"] for line in lines)
+    assert f"0 allowed, {len(texts)} to review" in said
+    assert "cannot be read" not in said
+
+
+def test_a_post_in_a_folder_of_any_characters_is_decided(single, tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text("labels: {busy: {review: 0.0}}\n")
+    (tmp_path / "posts" / "new").mkdir(parents=True)
+    (tmp_path / "posts" / "new" / "1.txt").write_bytes(b"the \0boat\n")
+    (tmp_path / "posts" / "new" / "1.png").write_bytes(b"no text")
+    assert run("moderate", single.output, tmp_path / "posts", "--policy", tmp_path / "p.yaml") == 0
+    out, said = capsys.readouterr()
+    assert json.loads(out)["outcome"] == "review"
+    assert "left out 1 files, the first: " in said
+
+
+def test_a_row_that_cannot_be_read_goes_to_review(single, tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text("labels: {busy: {block: 1.0}}\n")
+    posts = tmp_path / "posts.jsonl"
+    posts.write_bytes(b'{"text": 5}\n{"text": "the boat"}\n{"text": "\xff"}\n{"text": "a\n{"text": "b"}\n[1]\n')
+    told = ("moderate", single.output, posts, "--policy", tmp_path / "p.yaml", "--with-text")
+    assert f"{posts}:1: text is not a string" in refused(capsys, *told)
+    assert run(*told, "--skip-bad-rows") == 0
+    out, said = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["line"], line["outcome"]) for line in lines] == [
+        *((1, "review"), (2, "allow"), (3, "review"), (4, "review"), (5, "allow"), (6, "review"))
+    ]
+    assert [line["problem"].split(": ")[1] for line in lines if "problem" in line] == [
+        *("text is not a string", "badly encoded", "invalid JSON", "not a JSON object")
+    ]
+    assert {(line["text_sha256"], line["text"]) for line in lines if "problem" in line} == {(None, None)}
+    assert "2 allowed, 4 to review, 0 blocked" in said
+    assert f"to review because they cannot be read: 4 rows, the first: {posts}:1: " in said
+
+
+def test_thresholds_are_chosen_on_what_is_read(single, rows, tmp_path, capsys):
+    """Posts of several sentences are read by sentence here too, unless that is not wanted."""
+    posts = tmp_path / "posts.csv"
+    table = [line.rsplit(",", 1) for line in rows.read_text().splitlines()[1:]]
+    both = [(f"{a}. {b}.", label) for (a, label), (b, _) in zip(table[:100], table[100:200], strict=True)]
+    posts.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in both) + "a" * 600 + ",busy\n")
+    found = {}
+    for sentences in (True, False):
+        output = tmp_path / f"{sentences}.yaml"
+        told = ("policy", single.output, posts, "--output", output, "--labels", "busy", "--longest", 500)
+        assert run(*told, *([] if sentences else ["--no-sentences"])) == 0
+        assert "left out 1 rows that are longer than 500 characters" in capsys.readouterr().err
+        found[sentences] = yaml.safe_load(output.read_text())
+        assert found[sentences]["sentences"] is sentences
+        assert found[sentences]["chosen"]["rows"] == 100
+        # What the audit counts is what was promised
+        assert (
+            run("moderate", single.output, posts, "--policy", output, "--output", tmp_path / "a", "--text", "text")
+            == 0
+        )
+        lines = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+        held = sum(line["outcome"] != "allow" for line in lines[:100])
+        assert held == found[sentences]["chosen"]["reached"]["busy"]["review"]["posts"]
+        (tmp_path / "a").unlink()
+    assert found[True]["labels"] != found[False]["labels"]
+
+
 def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, capsys):
     told = ("policy", single.output, rows, "--output", tmp_path / "p.yaml")
     assert "--labels: name those that posts are held back for" in refused(capsys, *told)
@@ -120,3 +218,21 @@ def test_what_does_not_fit_is_explained(single, regression, rows, tmp_path, caps
     pairs.write_text("sentence1,sentence2\na,b\n")
     line = refused(capsys, "moderate", single.output, pairs, "--policy", tmp_path / "p.yaml")
     assert "a post is one text: name its column, --text" in line
+
+
+@pytest.mark.parametrize("verb", ["policy", "pairs choose"])
+def test_an_output_that_cannot_be_written_is_found_out_before_any_work(single, rows, tmp_path, capsys, verb):
+    (tmp_path / "m").mkdir()
+    told = (*verb.split(), tmp_path / "no-model", tmp_path / "no-rows.csv", "--output")
+    line = refused(capsys, *told, tmp_path / "nodir" / "p.yaml")
+    assert f"--output {tmp_path / 'nodir' / 'p.yaml'}: there is no folder" in line
+    line = refused(capsys, *told, tmp_path / "m", "--overwrite")
+    assert f"--output {tmp_path / 'm'}: is a folder" in line
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_policy_with_one_label_twice_is_refused(single, rows, tmp_path, capsys):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("labels:\n  busy: {block: 0.1}\n  calm: {block: 0.1}\n  busy: {block: 1.0}\n")
+    line = refused(capsys, "moderate", single.output, rows, "--policy", policy)
+    assert f"{policy}: cannot be read as a policy (busy is there twice, again in line 4" in line

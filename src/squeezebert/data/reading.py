@@ -55,20 +55,22 @@ def read_examples(
     labels: Sequence[str] = (),
     columns: Columns | None = None,
     on_skip: OnSkip | None = None,
+    odd: bool = False,
 ) -> Iterator[Example]:
     """Stream the examples of one table, to predict (no `task`: labels are not read) or to evaluate.
 
     With `labels`, a label outside them is a bad row. With `columns`, those are read; otherwise they are found
     anew. `options` say which columns, how to split a cell of labels, the encoding, and whether bad rows are
-    skipped (each is handed to `on_skip`) or raised.
+    skipped (each is handed to `on_skip`) or raised. A text with a NUL or half a surrogate pair makes a row bad,
+    unless `odd` texts are asked for.
 
     Raises:
         TableError: a column is not to be found (at once), or a row is bad (when it is reached).
     """
     if columns is not None and task is None:
         columns = replace(columns, labels=())
-    columns, rows = open_table(str(source), options, columns, labelled=task is not None, on_skip=on_skip)
-    cells = read_cells(rows, columns, options, on_skip, empty=task is None)
+    columns, rows = open_table(str(source), options, columns, labelled=task is not None, on_skip=on_skip, odd=odd)
+    cells = read_cells(rows, columns, options, on_skip, empty=task is None, odd=odd)
     if task is None:
         return (Example(cell.text, cell.text_pair, None, cell.source, cell.line) for cell in cells)
     check_columns(task, columns)
@@ -116,14 +118,20 @@ class Cells:
 
 
 def open_table(
-    source: str, options: DataOptions, columns: Columns | None, *, labelled: bool, on_skip: OnSkip | None
+    source: str,
+    options: DataOptions,
+    columns: Columns | None,
+    *,
+    labelled: bool,
+    on_skip: OnSkip | None,
+    odd: bool = False,
 ) -> tuple[Columns, Iterator[Row]]:
     """The columns to use, chosen by the first row unless given, and the rows of a table.
 
     Raises:
         TableError: the table or a column is not there, or no row can be used.
     """
-    rows = read_rows(source, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows, on_skip=on_skip)
+    rows = read_rows(source, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows, on_skip=on_skip, odd=odd)
     first = next(rows, None)
     if first is None:
         raise TableError(f"{source}: no usable rows: all were skipped")
@@ -135,13 +143,22 @@ def open_table(
 
 
 def read_cells(
-    rows: Iterator[Row], columns: Columns, options: DataOptions, on_skip: OnSkip | None, *, empty: bool = False
+    rows: Iterator[Row],
+    columns: Columns,
+    options: DataOptions,
+    on_skip: OnSkip | None,
+    *,
+    empty: bool = False,
+    odd: bool = False,
 ) -> Iterator[Cells]:
-    """Rows with a text that can be used; others are bad rows. An `empty` text has an answer, but teaches nothing."""
+    """Rows with a text that can be used; others are bad rows. An `empty` text has an answer, but teaches nothing.
+
+    So has an `odd` one, with half a surrogate pair, which no file takes as it is.
+    """
     for row in rows:
         try:
-            text = _text(row, columns.text, empty)
-            pair = None if columns.text_pair is None else _text(row, columns.text_pair, empty)
+            text = _text(row, columns.text, empty, odd)
+            pair = None if columns.text_pair is None else _text(row, columns.text_pair, empty, odd)
             cells = {name: _cell(row, name) for name in columns.labels}
         except BadCell as error:
             bad = RowError(row.source, row.line, error.reason, error.detail)
@@ -151,14 +168,15 @@ def read_cells(
             yield Cells(text, pair, label, row.source, row.line)
 
 
-def _text(row: Row, column: str, empty: bool) -> str:
+def _text(row: Row, column: str, empty: bool, odd: bool) -> str:
     cell = _cell(row, column)
     if not isinstance(cell, str):
         detail = f"column {column!r} holds {str(cell)[:40]!r} ({type(cell).__name__})"
         raise BadCell("text is not a string", detail)
     if not empty and (not cell or cell.isspace()):
         raise BadCell("empty text", f"column {column!r}")
-    check_text(cell, "text")
+    if not odd:
+        check_text(cell, "text")
     return cell
 
 

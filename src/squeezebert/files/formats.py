@@ -32,12 +32,15 @@ class Row:
 RowOrError = Row | RowError
 
 
-def read_format(source: str, suffix: str, encoding: str) -> Iterator[RowOrError]:
-    """Read a text file of the format that `suffix` names: .csv, .tsv, .jsonl, .ndjson, .json or .txt."""
+def read_format(source: str, suffix: str, encoding: str, odd: bool = False) -> Iterator[RowOrError]:
+    """Read a text file of the format that `suffix` names: .csv, .tsv, .jsonl, .ndjson, .json or .txt.
+
+    With `odd`, NULs and the control characters that JSON has escapes for are text.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))  # the default refuses texts of 128 KB
     quoted = suffix != ".tsv" or _tsv_uses_quotes(source, encoding)
     with open_bytes(source) as stream:
-        lines = Lines(stream, source, encoding)
+        lines = Lines(stream, source, encoding, odd)
         if suffix in (".csv", ".tsv"):
             yield from _delimited(lines, "\t" if suffix == ".tsv" else None, quoted)
         elif suffix == ".txt":
@@ -50,10 +53,10 @@ def read_format(source: str, suffix: str, encoding: str) -> Iterator[RowOrError]
             yield from _json_lines(lines, lines)
 
 
-def read_stdin(encoding: str) -> Iterator[RowOrError]:
+def read_stdin(encoding: str, odd: bool = False) -> Iterator[RowOrError]:
     """Read standard input: JSON lines if the first non-blank line starts with `{`, else one text a line."""
     with open_bytes(STDIN) as stream:
-        lines = Lines(stream, STDIN, encoding)
+        lines = Lines(stream, STDIN, encoding, odd)
         first, rest = _from_first_text(lines)
         yield from _json_lines(rest, lines) if first.startswith("{") else _text(rest, lines)
 
@@ -86,7 +89,7 @@ def _json_lines(text_lines: Iterable[str], lines: Lines) -> Iterator[RowOrError]
             yield problem
         elif line.strip():
             try:
-                value = json.loads(line)
+                value = json.loads(line, strict=not lines.odd)
             except json.JSONDecodeError as error:
                 detail = f"{error.msg} at column {error.colno}"
                 yield RowError(lines.source, lines.number, "invalid JSON", f"{detail}; each line is one object")
@@ -101,7 +104,7 @@ def _json_array(text_lines: Iterable[str], lines: Lines, line: int) -> Iterator[
     text = "".join(text_lines)
     if lines.problem:
         raise TableError(str(lines.problem))
-    decoder, space = json.JSONDecoder(), re.compile(r"\s*")
+    decoder, space = json.JSONDecoder(strict=not lines.odd), re.compile(r"\s*")
     counted = 0  # `line` is the line number of this position
 
     def after_space(position: int) -> int:

@@ -81,12 +81,14 @@ class Lines:
 
     `number` is the 1-based number of the line last handed out, `problem` the first problem met since
     `take_problem` was last called. A byte-order mark decides the encoding, whatever was asked for. Lines end
-    with a line feed, so a lone carriage return is text, except in a file that has no other line end.
+    with a line feed, so a lone carriage return is text, except in a file that has no other line end. A NUL is a
+    problem unless `odd` text is asked for.
     """
 
-    def __init__(self, stream: IO[bytes], source: str, encoding: str):
+    def __init__(self, stream: IO[bytes], source: str, encoding: str, odd: bool = False):
         self.source = "standard input" if source == STDIN else source
         self.encoding = encoding
+        self.odd = odd
         self.number = 0
         self.problem: RowError | None = None
         self._given = stream
@@ -157,6 +159,8 @@ class Lines:
             text.detach()
 
     def _note_nul(self) -> None:
+        if self.odd:
+            return
         self._note(
             "a NUL byte",
             "this is no text, or text in UTF-16 without a byte-order mark (then: --encoding utf-16-le)",

@@ -28,7 +28,12 @@ _SPLITS = {
 
 
 def read_rows(
-    path: str | Path, *, encoding: str = "utf-8", skip_bad_rows: bool = False, on_skip: OnSkip | None = None
+    path: str | Path,
+    *,
+    encoding: str = "utf-8",
+    skip_bad_rows: bool = False,
+    on_skip: OnSkip | None = None,
+    odd: bool = False,
 ) -> Iterator[Row]:
     """Stream the rows of a table of text.
 
@@ -41,13 +46,14 @@ def read_rows(
 
     With `skip_bad_rows`, rows that cannot be read (wrong number of fields, invalid JSON, bad encoding, bad
     quoting) are passed over, each handed to `on_skip` as a `RowError`. Files of a folder of texts that belong
-    to no label are handed to `on_skip` as a `StrayFile` in either case.
+    to no label are handed to `on_skip` as a `StrayFile` in either case. A row with a NUL, or with a control character
+    in a string of JSON lines, is bad too, unless `odd` rows are asked for.
 
     Raises:
         TableError: nothing readable at `path`, no rows, or a bad row; names file, line, cause and way out.
         DependencyError: the format needs a package of the train extra.
     """
-    items = _items(str(path), encoding)
+    items = _items(str(path), encoding, odd)
     return _settled(items, str(path), skip_bad_rows, on_skip)
 
 
@@ -88,10 +94,10 @@ def table_splits(path: str | Path) -> dict[str, str]:
     return splits
 
 
-def _items(source: str, encoding: str) -> Iterator[Row | RowError | StrayFile]:
+def _items(source: str, encoding: str, odd: bool) -> Iterator[Row | RowError | StrayFile]:
     """Choose the reader. What can be said without reading is said here, before the first row is asked for."""
     if source == STDIN:
-        return read_stdin(encoding)
+        return read_stdin(encoding, odd)
     path = Path(source)
     if not path.exists() and not _may_be_hub_id(source):
         raise TableError(f"{source}: no such file or folder")
@@ -99,18 +105,18 @@ def _items(source: str, encoding: str) -> Iterator[Row | RowError | StrayFile]:
         suffix = _suffix(path)
         if suffix not in SUFFIXES:
             raise TableError(f"{source}: cannot tell its format by its name; it has to end in {', '.join(SUFFIXES)}")
-        return parquet_rows(source) if suffix == ".parquet" else read_format(source, suffix, encoding)
+        return parquet_rows(source) if suffix == ".parquet" else read_format(source, suffix, encoding, odd)
     if path.is_dir() and saved_splits(path) == []:
         return saved_rows(source)
     if not path.exists() and (parts := hub_parts(source)) and parts[2]:
         return hub_rows(source)
     splits = table_splits(source)
     if len(splits) == 1:
-        return _items(next(iter(splits.values())), encoding)
+        return _items(next(iter(splits.values())), encoding, odd)
     if splits:
         raise TableError(f"{source}: holds several tables, so name one: {', '.join(splits.values())}")
     if _is_label_folder(path):
-        return _label_folder_rows(path, encoding)
+        return _label_folder_rows(path, encoding, odd)
     raise TableError(
         f"{source}: no table in this folder; it has to hold a sub-folder of .txt files per label, or "
         "train.csv and test.csv (or another format), or a dataset saved by save_to_disk"
@@ -174,7 +180,7 @@ def _folder_splits(folder: Path) -> list[tuple[str, str]]:
     return found if any(name.lower() in _SPLITS for name, _ in found) else []
 
 
-def _label_folder_rows(folder: Path, encoding: str) -> Iterator[Row | RowError | StrayFile]:
+def _label_folder_rows(folder: Path, encoding: str, odd: bool) -> Iterator[Row | RowError | StrayFile]:
     """One row a file: its whole text without the last line break, and the name of its folder."""
     for entry in _visible(folder):
         if not entry.is_dir():
@@ -187,7 +193,7 @@ def _label_folder_rows(folder: Path, encoding: str) -> Iterator[Row | RowError |
                 continue
             read = True
             with open_bytes(str(file)) as stream:
-                lines = Lines(stream, str(file), encoding)
+                lines = Lines(stream, str(file), encoding, odd)
                 text = "".join(lines).rstrip("\r\n")
             yield lines.take_problem() or Row({"text": text, "label": entry.name}, str(file), 1)
         if not read:

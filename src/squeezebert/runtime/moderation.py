@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
-
 from squeezebert.files.errors import OptionError
-from squeezebert.runtime.disguise import undisguise
-from squeezebert.runtime.predictor import Predictor
+from squeezebert.files.settings import read_settings, write_settings
+from squeezebert.runtime.disguise import undisguised
+from squeezebert.runtime.predictor import Prediction, Predictor
+from squeezebert.runtime.summary import sentence_spans
 from squeezebert.runtime.tokens import TextError
 
 FORMAT = 1
+# A line, white space around it left out
+_LINE = re.compile(r"\S(?:[^\n]*\S)?")
 OUTCOMES = ("allow", "review", "block")
 
 Outcome = Literal["allow", "review", "block"]
 Reading = Literal["as written", "undisguised"]
 Highest = tuple[float, int, int, Reading]
-"""The highest probability of a label, the window that has it (start and end, in characters), and of which reading."""
+"""The highest probability of a label, the window or sentence that has it (start and end, in characters), and of which
+reading."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class Policy:
     disguises: bool = True
     """whether a text is also read with its disguises undone, and the worse reading counts"""
     longest: int = 100_000
-    """characters of a post; a longer one is not read, and goes to review"""
+    """characters of a post, as written and with its disguises undone; a longer one is not read, and goes to review"""
     model: str | None = None
     """SHA-256 of the model file that the thresholds were chosen for; None for any"""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """how the thresholds were chosen and what they reached, for people"""
+    sentences: bool = True
+    """whether each sentence and line of a text is also read by itself, and the worst counts"""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as its file has it."""
@@ -60,7 +66,7 @@ class Policy:
             for label, rule in self.labels.items()
         }
         told: dict[str, Any] = {"format": FORMAT, "labels": rules}
-        told |= {"disguises": self.disguises, "longest": self.longest, "model": self.model}
+        told |= {name: getattr(self, name) for name in ("disguises", "sentences", "longest", "model")}
         return told | ({"chosen": dict(self.chosen)} if self.chosen else {})
 
     @property
@@ -79,11 +85,11 @@ class Reason:
     label: str | None
     """the label that reached its threshold; None for a post that was too long to be read"""
     probability: float | None
-    """of the label, the highest of all windows and readings"""
+    """of the label, the highest of all windows, sentences and readings"""
     threshold: float | None
     """what it reached"""
     start: int
-    """where the window with that probability starts, in characters of the reading"""
+    """where the window or sentence with that probability starts, in characters of the reading"""
     end: int
     """and where it ends"""
     reading: Reading
@@ -99,9 +105,9 @@ class Decision:
     reasons: tuple[Reason, ...]
     """what made it, the gravest first; none for allow"""
     probabilities: dict[str, float]
-    """label -> highest probability of all windows and readings; empty for a post that was not read"""
+    """label -> highest probability of all windows, sentences and readings; empty for a post that was not read"""
     windows: int
-    """windows that were read, of all readings"""
+    """windows and sentences that were read, of all readings"""
     text: str
     """SHA-256 of the post in UTF-8"""
 
@@ -150,10 +156,12 @@ class Moderator:
         if not isinstance(text, str):
             raise TextError(f"expected a str, not {type(text).__name__}")
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        if len(text) > self.policy.longest:
-            reason = Reason("review", None, None, None, 0, len(text), "as written")
-            return Decision("review", (reason,), {}, 0, digest)
-        highest, windows = self.read(text)
+        readings = self._readings(text)
+        for reading, words in readings:
+            if len(words) > self.policy.longest:
+                reason = Reason("review", None, None, None, 0, len(words), reading)
+                return Decision("review", (reason,), {}, 0, digest)
+        highest, windows = self._read(readings)
         reasons = []
         for label, rule in self.policy.labels.items():
             probability, start, end, reading = highest[label]
@@ -168,29 +176,69 @@ class Moderator:
         return Decision(outcome, tuple(reasons), probabilities, windows, digest)
 
     def read(self, text: str) -> tuple[dict[str, Highest], int]:
-        """Return each label's highest probability with its window and reading, and how many windows were read."""
+        """Return each label's highest probability with its place and reading, and how many windows were read.
+
+        Of a post that is too long to be read there are none.
+        """
+        readings = self._readings(text)
+        if any(len(words) > self.policy.longest for _, words in readings):
+            return {}, 0
+        return self._read(readings)
+
+    def _readings(self, text: str) -> list[tuple[Reading, str]]:
+        """The text as written and with its disguises undone, where that is another."""
         readings: list[tuple[Reading, str]] = [("as written", text)]
-        if self.policy.disguises:
-            plain = undisguise(text)
-            if plain != text:
-                readings.append(("undisguised", plain))
+        if self.policy.disguises and len(text) <= self.policy.longest:
+            longest, part = self.policy.longest, self.model.tokenizer.separate_unknown
+            found = undisguised(text, longest)
+            plain = dict.fromkeys(words if len(words) > longest else part(words) for words in found)
+            readings += [("undisguised", words) for words in plain if words != text]
+        return readings
+
+    def _read(self, readings: Sequence[tuple[Reading, str]]) -> tuple[dict[str, Highest], int]:
         highest: dict[str, Highest] = {}
         windows = 0
+
+        def note(answer: Prediction, start: int, end: int, reading: Reading) -> None:
+            nonlocal windows
+            windows += 1
+            for label, probability in answer.probabilities.items():
+                if label not in highest or probability > highest[label][0]:
+                    highest[label] = (probability, start, end, reading)
+
+        # Each once: most sentences are the same in all readings
+        sentences: dict[str, tuple[int, Reading]] = {}
         for reading, words in readings:
             for start, end, answer in self.model.predict_windows(words, self.overlap):
-                windows += 1
-                for label, probability in answer.probabilities.items():
-                    if label not in highest or probability > highest[label][0]:
-                        highest[label] = (probability, start, end, reading)
+                note(answer, start, end, reading)
+            for start, end in _parts(words) if self.policy.sentences else ():
+                sentences.setdefault(words[start:end], (start, reading))
+        for _, words in readings:
+            sentences.pop(words, None)
+        for (sentence, (start, reading)), answer in zip(
+            sentences.items(), self.model.predict(list(sentences)), strict=True
+        ):
+            if not answer.truncated:
+                note(answer, start, start + len(sentence), reading)
+                continue
+            for first, last, part in self.model.predict_windows(sentence, self.overlap):
+                note(part, start + first, start + last, reading)
         return highest, windows
+
+
+def _parts(text: str) -> list[tuple[int, int]]:
+    """Where the sentences of a text and their lines start and end; none for a text of one."""
+    parts = []
+    for start, end in sentence_spans(text):
+        parts.append((start, end))
+        lines = [found.span() for found in _LINE.finditer(text, start, end)]
+        parts += lines if len(lines) > 1 else []
+    return parts if len(parts) > 1 else []
 
 
 def read_policy(path: Path) -> Policy:
     """Read a policy's file. Raises `OptionError` that names file, field and what is expected."""
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError(f"{path}: cannot be read as a policy ({str(error).splitlines()[0]})") from error
+    told = read_settings(path, "policy")
     if not isinstance(told, dict) or not isinstance(told.get("labels"), dict) or not told["labels"]:
         raise OptionError(f"{path}: a policy has `labels:` with a rule each, as `toxic: {{review: 0.3, block: 0.9}}`")
     if told.get("format", FORMAT) != FORMAT:
@@ -202,6 +250,7 @@ def read_policy(path: Path) -> Policy:
     values: dict[str, Any] = {}
     kinds: tuple[tuple[str, type, str], ...] = (
         ("disguises", bool, "true or false"),
+        ("sentences", bool, "true or false"),
         ("longest", int, "a whole number of characters"),
         ("model", str, "a checksum"),
         ("chosen", dict, "notes"),
@@ -217,10 +266,8 @@ def read_policy(path: Path) -> Policy:
 
 
 def write_policy(path: Path, policy: Policy) -> None:
-    """Write a policy's file, at once or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(yaml.safe_dump(policy.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
+    """Write a policy's file, at once or not at all. Raises `OptionError` where it cannot be written."""
+    write_settings(path, policy.to_dict())
 
 
 def _rule(path: Path, label: object, told: object) -> Rule:

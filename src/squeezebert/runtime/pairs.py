@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import OptionError
+from squeezebert.files.settings import read_settings, write_settings
 from squeezebert.runtime.copies import DEFAULT_THRESHOLD, normal_form
 from squeezebert.runtime.predictor import Predictor
 
@@ -106,10 +106,7 @@ def exact_copies(first: str, second: str) -> bool:
 
 def read_rule(path: Path) -> CopyRule:
     """Read a rule's file. Raises `OptionError` that names file, field and what is expected."""
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError(f"{path}: cannot be read as a rule ({str(error).splitlines()[0]})") from error
+    told = read_settings(path, "rule")
     if not isinstance(told, dict) or "threshold" not in told:
         raise OptionError(f"{path}: a rule has a line `threshold: 0.9`; `squeezebert pairs choose` writes one")
     if told.get("format", FORMAT) != FORMAT:
@@ -130,12 +127,9 @@ def read_rule(path: Path) -> CopyRule:
 
 
 def write_rule(path: Path, rule: CopyRule) -> None:
-    """Write a rule's file, at once or not at all."""
+    """Write a rule's file, at once or not at all. Raises `OptionError` where it cannot be written."""
     told = {"format": FORMAT, **{name: getattr(rule, name) for name in CopyRule.__dataclass_fields__}}
-    part = path.with_name(f".{path.name}.part")
-    kept = {name: value for name, value in told.items() if value is not None and value != {}}
-    part.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
+    write_settings(path, {name: value for name, value in told.items() if value is not None and value != {}})
 
 
 def _positive(model: Predictor, wanted: str | None) -> str:

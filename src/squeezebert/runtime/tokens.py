@@ -15,6 +15,8 @@ _CHARACTERS_A_TOKEN = 16
 # A cut text must give this many tokens more than fit: what lies next to the cut is never used
 _MARGIN = 32
 _SPACE = re.compile("[ \n\t\r]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 Text = str | tuple[str, str]
 MASK = "[MASK]"
@@ -109,8 +111,7 @@ class Tokenizer:
             raise OptionError(
                 f"overlap = {overlap}: expected 0 to {room - 1}, windows of this model have {room} tokens"
             )
-        encoding = self._encoding(text)
-        ids, offsets = encoding.ids, encoding.offsets
+        ids, offsets = self.pieces(text)
         found = []
         for start in range(0, max(1, len(ids) - overlap), room - overlap):
             piece = ids[start : start + room]
@@ -131,6 +132,9 @@ class Tokenizer:
     def pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of all of a text, and where each starts and ends in it, in characters."""
         encoding = self._encoding(text)
+        places = _SURROGATES.search(text) and _places(text)
+        if places:
+            return list(encoding.ids), [(places[start], places[end]) for start, end in encoding.offsets]
         return list(encoding.ids), [(int(start), int(end)) for start, end in encoding.offsets]
 
     def framed(self, ids: Sequence[int]) -> Tokens:
@@ -139,6 +143,49 @@ class Tokenizer:
         types = [*layout.before[1], *[layout.types[0]] * len(ids), *layout.between[1], *layout.after[1]]
         whole = [*layout.before[0], *ids, *layout.between[0], *layout.after[0]]
         return Tokens(whole, types if self._token_types else [0] * len(whole), False)
+
+    def separate_unknown(self, text: str) -> str:
+        """Return the text with blanks in words that are read as one unknown token, so that the rest of them is read.
+
+        They are put around each character that the vocabulary does not know, and where a word gets longer than the
+        vocabulary's model takes (100 characters in BERT's WordPiece).
+        """
+        model = self._backend.model
+        unknown = self.id_of(getattr(model, "unk_token", None) or "")
+        if unknown is None:
+            return text
+        longest = getattr(model, "max_input_chars_per_word", None)
+        lengths: dict[str, int | None] = {}
+
+        def length_of(character: str) -> int | None:
+            """Characters that it counts as once it is normalised, None for one that is not known."""
+            if character not in lengths:
+                normal = self._backend.normalizer
+                known = unknown not in self.plain_ids(character)
+                counted = len(character if normal is None else normal.normalize_str(character))
+                lengths[character] = counted if known else None
+            return lengths[character]
+
+        parts, at = [], 0
+        for piece, (start, end) in zip(*self.pieces(text), strict=True):
+            if piece != unknown or end - start < 2 or not any(length_of(text[i]) for i in range(start, end)):
+                continue
+            parts.append(text[at:start])
+            room = longest
+            for character in text[start:end]:
+                length = length_of(character)
+                if length is None:
+                    parts.append(f" {character} ")
+                    room = longest
+                    continue
+                if room is not None and length > room:
+                    parts.append(" ")
+                    room = longest
+                if room is not None:
+                    room -= length
+                parts.append(character)
+            at = end
+        return "".join([*parts, text[at:]])
 
     def vocabulary(self) -> list[str | None]:
         """Return the piece of each id, None for special tokens and for ids without one."""
@@ -183,9 +230,7 @@ class Tokenizer:
         try:
             return self._backend.encode(text, add_special_tokens=False)
         except TypeError:
-            # Half a surrogate pair is not a character: it is read as U+FFFD
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return self._backend.encode(text, add_special_tokens=False)
+            return self._backend.encode(join_surrogates(text), add_special_tokens=False)
 
     def _learn_layout(self, second: str | None) -> Layout:
         """Read the special tokens and types off an encoded example."""
@@ -201,6 +246,20 @@ class Tokenizer:
             else:
                 seen, types[side] = side + 1, kind
         return Layout(parts[0], parts[1], parts[2], (types[0], types[1]))
+
+
+def join_surrogates(text: str) -> str:
+    """Return a text that UTF-8 can hold: a surrogate pair as the character that it means, half of one as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _places(text: str) -> list[int]:
+    """Where each character of `join_surrogates(text)` starts in the text, and where the last ends."""
+    places, at = [], 0
+    while at < len(text):
+        places.append(at)
+        at += 2 if _PAIR.match(text, at) else 1
+    return [*places, len(text)]
 
 
 def split_pair(item: object, index: int) -> tuple[str, str | None]:

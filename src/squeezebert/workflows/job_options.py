@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from squeezebert.files.errors import OptionError
+from squeezebert.files.settings import check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +159,11 @@ class PolicyOptions(EngineOptions):
     reaches it on the rows."""
     disguises: bool = True
     """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
+    sentences: bool = True
+    """Read each sentence and line of a post also by itself, so that harmless ones around it hide nothing. A post of
+    several takes about twice the time."""
     longest: int = 100_000
-    """Characters of a post; a longer one is not read, and goes to review."""
+    """Characters of a post, as written and with its disguises undone; a longer one is not read, and goes to review."""
     precision: Literal["fp32", "int8"] | None = field(default=None, kw_only=True)
     """Which of the exported files answers; int8 where there is one. The thresholds are of that file alone."""
     overwrite: bool = False
@@ -188,6 +192,9 @@ class ModerateOptions(EngineOptions, TableOptions, OutputOptions):
     """File for the audit lines, one JSON object a post; - for standard output."""
     with_text: bool = False
     """Write the post into its audit line, and not only its checksum."""
+    skip_bad_rows: bool = field(default=False, kw_only=True)
+    """Go on after a row that cannot be read, which gets an audit line that sends it to review, instead of stopping at
+    the first."""
 
 
 @dataclass(frozen=True)
@@ -396,3 +403,4 @@ class PairsChooseOptions(EngineOptions, TableOptions):
         super().__post_init__()
         if not 0 < self.least_precision <= 1:
             raise OptionError(f"--least-precision {self.least_precision}: expected a share above 0, to 1")
+        check_place(self.output)

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.settings import check_place
+from squeezebert.files.tables import RowError
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
@@ -22,28 +24,41 @@ from squeezebert.workflows.predict import check_output, json_line, open_output, 
 
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
+# The decision about a row that cannot be read
+_UNREAD = {"outcome": "review", "reasons": [], "probabilities": {}, "windows": 0, "text_sha256": None}
 
 
 def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Callable[[str], None]) -> str:
     """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
 
-    Rows are read as posts will be: whole, and with their disguises undone. Raises `FolderError` for the model,
-    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has.
+    Rows are read as posts will be: whole and by sentences, as written and with their disguises undone; those that are
+    too long to be read have no part in it. Raises `FolderError` for the model,
+    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and an output
+    that cannot be written, which is found out first.
     """
+    check_place(options.output)
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
     model = load(options.folder, options.threads, options.precision)
     labels = _labels(options, model)
-    moderator = Moderator(model, Policy({}, options.disguises, options.longest))
+    reading = {name: getattr(options, name) for name in ("disguises", "sentences", "longest")}
+    moderator = Moderator(model, Policy({}, **reading))
     texts, truth = _rows(options, columns, model, report)
-    probabilities = np.zeros((len(texts), len(labels)))
+    found, names = [], []
     for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
         highest, _ = moderator.read(text)
-        probabilities[row] = [highest[label][0] for label in labels]
+        if highest:
+            found.append([highest[label][0] for label in labels])
+            names.append(truth[row])
+    if not found:
+        raise TableError(f"{options.data}: all rows are longer than {options.longest} characters: raise --longest")
+    if len(found) < len(texts):
+        report(f"left out {len(texts) - len(found)} rows that are longer than {options.longest} characters")
+    probabilities = np.array(found)
     rules, chosen, lines = {}, {}, []
     for column, label in enumerate(labels):
-        present = np.array([label in names for names in truth])
+        present = np.array([label in own for own in names])
         if not present.any():
             raise OptionError(
                 f"--labels: no row of {options.data} has the label {label}: leave it out, or give others"
@@ -53,8 +68,8 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
         )
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
     wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
-    told = {"rows": len(texts), "wanted": wanted, "reached": chosen}
-    write_policy(output, Policy(rules, options.disguises, options.longest, model.digest, told))
+    told = {"rows": len(found), "wanted": wanted, "reached": chosen}
+    write_policy(output, Policy(rules, **reading, model=model.digest, chosen=told))
     return "\n".join([*lines, f"written: {output}"])
 
 
@@ -99,30 +114,50 @@ def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Ite
 def moderate_table(options: ModerateOptions) -> str:
     """Decide every post of a table, write an audit line each, and return how many were allowed, reviewed, blocked.
 
-    Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped, and `OptionError` for a
-    policy that does not fit and an output that cannot be written.
+    A post of any characters is decided. A row that cannot be read, where such are skipped, gets a line too: it goes to
+    review, and its problem is named. Raises `FolderError` for the model, `TableError` for such a row otherwise, and
+    `OptionError` for a policy that does not fit and an output that cannot be written.
     """
     policy = read_policy(Path(options.policy))
     moderator = Moderator(load(options.folder, options.threads, options.precision), policy)
     about = {"policy_sha256": policy.digest, "model_sha256": moderator.model.checksum}
     skipped: list[TableError] = []
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
-    examples = read_examples(options.file, reading, on_skip=skipped.append)
+    examples = read_examples(options.file, reading, on_skip=skipped.append, odd=True)
     check_output(options.output, options.overwrite, options.file, options.policy)
     counts: Counter[str] = Counter()
     with open_output(options.output) as stream:
         quiet = None if options.output != "-" else not watched(stream)
-        for example in tqdm(_single(examples), unit=" posts", disable=quiet):
-            decision = moderator.decide(example.text)
-            counts[decision.outcome] += 1
-            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-            row: dict[str, Any] = {**line, "source": example.source, "line": example.line, **decision.to_dict()}
-            row |= about | ({"text": example.text} if options.with_text else {})
-            stream.write(json_line(row))
+
+        def write(source: str, line: int, decided: dict[str, Any], text: str | None) -> None:
+            counts[decided["outcome"]] += 1
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            row = {"time": now, "source": source, "line": line, **decided, **about}
+            stream.write(json_line(row | ({"text": text} if options.with_text else {})))
             stream.flush()  # an audit line is there once its post was decided
+
+        told = 0
+
+        def write_unread() -> None:
+            nonlocal told
+            for error in skipped[told:]:
+                if isinstance(error, RowError):
+                    write(error.source, error.line, {**_UNREAD, "problem": str(error)}, None)
+            told = len(skipped)
+
+        try:
+            for example in tqdm(_single(examples), unit=" posts", disable=quiet):
+                write_unread()
+                write(example.source, example.line, moderator.decide(example.text).to_dict(), example.text)
+        finally:
+            write_unread()
     said = [f"{counts['allow']} allowed, {counts['review']} to review, {counts['block']} blocked"]
-    if skipped:
-        said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
+    unread = [error for error in skipped if isinstance(error, RowError)]
+    strays = [error for error in skipped if not isinstance(error, RowError)]
+    if unread:
+        said.append(f"to review because they cannot be read: {len(unread)} rows, the first: {unread[0]}")
+    if strays:
+        said.append(f"left out {len(strays)} files, the first: {strays[0]}")
     return "\n".join(said)
 
 
