@@ -53,7 +53,7 @@ class Policy:
     longest: int = 100_000
     """characters of a post, as written and with its disguises undone; a longer one is not read, and goes to review"""
     model: str | None = None
-    """SHA-256 of the model file that the thresholds were chosen for; None for any"""
+    """`Predictor.digest` of the model that the thresholds were chosen for; None for any"""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """how the thresholds were chosen and what they reached, for people"""
     sentences: bool = True

@@ -37,7 +37,7 @@ class CopyRule:
     positive: str | None = None
     """the label that says that two texts mean the same, of a classifier"""
     model: str | None = None
-    """SHA-256 of the model file that the threshold was chosen for; None for any"""
+    """`Predictor.digest` of the model that the threshold was chosen for; None for any"""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """on which rows it was chosen, and what it reaches on them"""
 
