@@ -343,7 +343,7 @@ def glue_table(record: dict[str, Any]) -> str:
     results, measured = summarise(RESULTS / "glue"), RESULTS / "glue" / MEASURED
     tables = [scores_table(results)]
     if measured.is_file():
-        tables.append(glue_sizes_table(json.loads(measured.read_text(encoding="utf-8")), results))
+        tables.append(glue_sizes_table(json.loads(measured.read_text(encoding="utf-8"))))
     told = [as_markdown(table).partition("\n\n")[2].rstrip() + "\n" for table in tables]
     return "\n".join([*told, f"`{record['command']}`. {made_on(record)}"])
 

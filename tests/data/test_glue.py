@@ -103,6 +103,43 @@ def test_mrpc_as_microsoft_has_it_is_the_same(tmp_path):
     assert [(e.text, e.label) for e in data.test["test"]] == [("one", None)]
 
 
+def write_microsofts(folder: Path, *ids: str) -> Path:
+    for name in ("train", "test"):
+        write(folder, f"MRPC/msr_paraphrase_{name}.txt", MRPC_HEADER, *MRPC_ROWS)
+    if ids:
+        write(folder, "MRPC/dev_ids.tsv", *ids)
+    return folder
+
+
+def test_bad_ids_of_mrpcs_dev_rows_do_not_make_them_training_rows(tmp_path):
+    write_microsofts(tmp_path, "14\t15", "12 13")
+    fails(
+        tmp_path, "MRPC", "dev_ids.tsv:2: wrong number of cells: 1 cells, where there should be 2", "--skip-bad-rows"
+    )
+    report = load_glue("MRPC", tmp_path, skip_bad_rows=True).labelled.report
+    assert report.skipped == {"wrong number of cells": 1}
+    write_microsofts(tmp_path, "14\t15", "88\t99")
+    warnings = load_glue("MRPC", tmp_path).labelled.report.warnings
+    assert [line for line in warnings if "pairs of ids" in line] == [
+        f"{tmp_path}/MRPC/dev_ids.tsv: 1 of its 2 pairs of ids are of no row of msr_paraphrase_train.txt, the first: "
+        "88 99"
+    ]
+
+
+def test_a_bad_row_of_mrpc_counts_once(tmp_path):
+    path = write_microsofts(tmp_path, "14\t15") / "MRPC/msr_paraphrase_train.txt"
+    path.write_text(path.read_text() + "cut off\n")
+    report = load_glue("MRPC", tmp_path, skip_bad_rows=True).labelled.report
+    assert report.skipped == {"wrong number of cells": 1}
+
+
+def test_whole_tables_of_mrpc_are_read_where_microsofts_are_not_whole(tmp_path):
+    write_microsofts(tmp_path)
+    for name in ("train", "dev", "test"):
+        write(tmp_path, f"MRPC/{name}.tsv", MRPC_HEADER, MRPC_ROWS[0])
+    assert len(load_glue("MRPC", tmp_path, test=True).labelled.train) == 1
+
+
 def test_what_is_official_is_no_subset(tmp_path):
     rows = {split: GLUE["WNLI"].splits[place].rows for place, split in enumerate(("train", "dev"))}
     for split, count in rows.items():
@@ -153,7 +190,9 @@ def test_bad_rows_stop_the_reading_or_are_counted(tmp_path, line, reason):
 def test_a_badly_encoded_row_is_a_bad_row(tmp_path):
     path = write_rte(tmp_path) / "RTE/train.tsv"
     path.write_bytes(path.read_bytes() + "4\té\tb\tentailment\n".encode("latin-1"))
-    fails(tmp_path, "RTE", "RTE/train.tsv:6", "badly encoded")
+    assert "--encoding" not in fails(tmp_path, "RTE", "RTE/train.tsv:6", "badly encoded", "convert it")
+    path.write_bytes("\n".join(["a\tb", "c\td"]).encode("utf-16")[:-1])
+    assert "--encoding" not in fails(tmp_path, "RTE", "RTE/train.tsv:2", "badly encoded", "convert it")
 
 
 def test_a_file_that_ends_inside_a_row(tmp_path):
@@ -167,7 +206,9 @@ def test_a_missing_column_and_no_rows(tmp_path):
     write(tmp_path, "RTE/dev.tsv", f"index\t{PAIR}\tgold", "0\ta\tb\tentailment")
     fails(tmp_path, "RTE", "no column label", "it has index, sentence1, sentence2, gold")
     write(tmp_path, "RTE/dev.tsv", f"index\t{PAIR}\tlabel")
-    fails(tmp_path, "RTE", "no rows in dev")
+    fails(tmp_path, "RTE", f"{tmp_path}/RTE/dev.tsv", "no rows in dev")
+    write(tmp_path, "RTE/train.tsv")
+    fails(tmp_path, "RTE", f"{tmp_path}/RTE/train.tsv", "no rows in train")
 
 
 def test_similarities_out_of_range(tmp_path):
@@ -179,12 +220,15 @@ def test_similarities_out_of_range(tmp_path):
 def test_malformed_rows_of_qqp_are_passed_over_and_counted(tmp_path):
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
     rows = ["1\t2\t3\twhat\twhich\t0", "4\t5\t6\tcut off", "7\t8\t9\twho\t\t1"]
-    for split in ("train", "dev", "test"):
+    for split in ("train", "dev"):
         write(tmp_path, f"QQP/{split}.tsv", header, *rows)
+    write(tmp_path, "QQP/test.tsv", "id\tquestion1\tquestion2", "0\twhat\twhich", "1\tcut off")
     report = load_glue("QQP", tmp_path).labelled.report
     assert report.skipped == {"wrong number of cells": 2}
     assert (report.train_rows, report.evaluation_rows) == (2, 2)
     fails(tmp_path, "QQP", "test.tsv:3", "predictions go by its order", test=True, skip_bad_rows=True)
+    write(tmp_path, "QQP/test.tsv", "id\tquestion1\tquestion2", "1\twhat\twhich", "0\ta\tb")
+    fails(tmp_path, "QQP", "test.tsv:2: id out of order: '1', expected 0", test=True)
 
 
 # --- the Hub -------------------------------------------------------------------------------------------------
@@ -212,6 +256,33 @@ def test_a_folder_with_the_hubs_files(tmp_path):
     assert data.test["diagnostic"][0].label is None
     write_parquet(tmp_path, "mnli/train-00000-of-00002.parquet", unlabelled)
     fails(tmp_path, "MNLI", "unknown label: -1")
+
+
+def test_the_hubs_files_have_to_be_whole_and_in_order(tmp_path):
+    rows = [{"sentence1": f"p{n}", "sentence2": "h", "label": n % 2, "idx": n} for n in range(4)]
+    write_parquet(tmp_path, "rte/train-00000-of-00002.parquet", rows)
+    fails(tmp_path, "RTE", "train is 2 files, and there are train-00000-of-00002.parquet")
+    write_parquet(tmp_path, "rte/train-00001-of-00002.parquet", rows)
+    fails(tmp_path, "RTE", f"{tmp_path}/rte/validation-*.parquet: no such file", "has train-00000")
+    write_parquet(tmp_path, "rte/validation-00000-of-00001.parquet", rows)
+    write_parquet(tmp_path, "rte/test-00000-of-00001.parquet", rows)
+    assert len(load_glue("RTE", tmp_path, test=True).test["test"]) == 4
+    write_parquet(tmp_path, "rte/test-00000-of-00001.parquet", rows[::-1])
+    fails(tmp_path, "RTE", "idx out of order: 3, expected 0", test=True)
+
+
+def test_similarities_are_the_same_numbers_in_either_form(tmp_path):
+    numbers = ["3.800", "4.750", "0.714", "5.000"]
+    for split in ("train", "dev"):
+        write(tmp_path / "a", f"STS-B/{split}.tsv", f"{PAIR}\tscore", *(f"a\tb {n}\t{n}" for n in numbers))
+    for split in ("train", "validation"):
+        table = {"sentence1": ["a"] * 4, "sentence2": [f"b {n}" for n in numbers]}
+        scores = pyarrow.array([float(n) for n in numbers], pyarrow.float32())
+        place = tmp_path / "b" / "stsb" / f"{split}-00000-of-00001.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table({**table, "label": scores}), place)
+    labels = [[e.label for e in load_glue("STS-B", tmp_path / place).labelled.train] for place in "ab"]
+    assert labels[0] == labels[1] == [float(n) for n in numbers]
 
 
 def test_a_dataset_of_the_hub(tmp_path, monkeypatch):
@@ -253,6 +324,13 @@ def test_metrics_are_those_of_an_independent_computation():
     found = glue_metrics(GLUE["MRPC"], answers, targets)
     assert found == {"accuracy": pytest.approx((decided == targets).mean()), "f1": pytest.approx(f1)}
     assert found["f1"] == pytest.approx(f1_score(targets, decided))
+    # As predictions are kept; float32 would round the correlation
+    few, some = random.random(50, dtype=np.float32), random.random(50)
+    exact = np.corrcoef(few.astype(np.float64), some)[0, 1]
+    assert glue_metrics(GLUE["STS-B"], few, some.astype(np.float32))["pearson"] == pytest.approx(
+        np.corrcoef(few.astype(np.float64), some.astype(np.float32).astype(np.float64))[0, 1], abs=1e-12
+    )
+    assert exact == pytest.approx(glue_metrics(GLUE["STS-B"], few, some)["pearson"], abs=1e-12)
     numbers, scores = random.random(50), random.random(50)
     ranks = [values.argsort().argsort() for values in (numbers, scores)]
     found = glue_metrics(GLUE["STS-B"], numbers, scores)

@@ -21,14 +21,19 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from conftest import topic_rows
 from squeezebert.cli import main
-from squeezebert.data.glue import GLUE, load_glue
-from squeezebert.data.glue.submission import FILES, read_submission, score_predictions, write_submission
-from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.data.examples import encode_targets
+from squeezebert.data.glue import GLUE, glue_metrics, load_glue
+from squeezebert.data.glue.submission import FILES, read_submission, write_submission
+from squeezebert.data.labels import natural_order
+from squeezebert.files.errors import ClusterError, FolderError, OptionError, TableError
+from squeezebert.training.finetune import label_order, load_task_teacher, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.workflows.glue.identity import checkpoint_digest
+from squeezebert.workflows.glue.job import spellings
 from squeezebert.workflows.glue.options import GlueRunOptions, GlueSubmitOptions
-from squeezebert.workflows.glue.plan import chosen_tasks, named_models
+from squeezebert.workflows.glue.plan import best_model, chosen_tasks, named_models
 from squeezebert.workflows.glue.report import published_table
-from squeezebert.workflows.glue.results import all_results, read_predictions, summarise
+from squeezebert.workflows.glue.results import Cell, all_results, read_predictions, summarise, write_result
 from squeezebert.workflows.glue.run import run_glue
 from squeezebert.workflows.glue.submit import submit
 
@@ -124,12 +129,15 @@ def test_the_grid_chooses_a_rate_and_every_seed_runs_with_it(results):
         assert result.chosen["learning_rate"] == best["learning_rate"]
         assert len(result.scores) == 2
         assert result.scores[0] == best["score"]
-        assert result.subsets == ("train", "dev", "test")
+        assert result.subsets == ("train", "dev")
+        assert result.test_subsets == ("test",)
     assert by_task["tiny", "CoLA"].median > 40
     assert len(found) == 4
-    assert "(subset: train, dev, test)" in found[0]
+    assert "(subset: train, dev) (test rows: a subset, test)" in found[0]
+    assert all("(subset)" in line for line in lines if "; rate" not in line and ": score " in line)
     assert any("about" in line and "left" in line for line in lines)
     assert any("a subset score" in line for line in lines)
+    assert not any("MNLI" in line for line in lines)
 
 
 def test_metrics_are_those_of_the_saved_predictions(results, glue):
@@ -273,7 +281,7 @@ def test_a_better_teacher_later_leaves_students_what_they_are(glue, tiny_base, t
     teachers = {
         found["options"]["distil"]["teacher"] for _, found in all_results(tmp_path) if found["model"] == "student"
     }
-    assert {Path(one).resolve() for one in teachers} == {first.resolve() / "model"}
+    assert {(tmp_path / one).resolve() for one in teachers} == {first.resolve() / "model"}
 
 
 def test_two_workers_find_what_one_finds(glue, results, tiny_base, tmp_path):
@@ -361,7 +369,7 @@ def test_a_partial_submission_of_subsets_is_refused(results, tmp_path):
     options = {"folder": results[0].output, "model": "tiny", "output": str(tmp_path / "out.zip")}
     with pytest.raises(FolderError, match=r"no answers for SST-2.tsv.*--partial"):
         submit(GlueSubmitOptions(**options))
-    with pytest.raises(FolderError, match=r"CoLA.tsv has 6 rows, and has to have 1063"):
+    with pytest.raises(FolderError, match=r"answered 6 rows of CoLA test, and CoLA\.tsv has to have 1063: repeat"):
         submit(GlueSubmitOptions(partial=True, **options))
     with pytest.raises(OptionError, match="has other, tiny"):
         submit(GlueSubmitOptions(**options | {"model": "nobody"}))
@@ -372,8 +380,6 @@ def test_a_partial_submission_of_subsets_is_refused(results, tmp_path):
 
 def test_a_complete_submission(tmp_path, monkeypatch):
     """Official numbers of rows, from runs that are made up."""
-    from squeezebert.workflows.glue.results import Cell, write_result
-
     random = np.random.default_rng(0)
     for name, task in GLUE.items():
         cell = Cell("m", "plain", name, 1e-4, None, 1)
@@ -396,6 +402,15 @@ def test_a_complete_submission(tmp_path, monkeypatch):
     assert max(float(word) for word in found["STS-B.tsv"]) == 5.0
     with zipfile.ZipFile(output) as archive:
         assert archive.read("WNLI.tsv").startswith(b"index\tprediction\n0\t")
+
+
+def score_predictions(task, predictions, examples):
+    """A task's metrics of predictions as a submission spells them, against rows with labels."""
+    labels = natural_order(task.words)
+    targets = encode_targets(examples, task.task, labels)
+    if task.task == "regression":
+        return glue_metrics(task, np.array([float(word) for word in predictions]), targets)
+    return glue_metrics(task, np.eye(len(labels))[[labels.index(word) for word in predictions]], targets)
 
 
 def test_a_perfect_predictor_scores_100(glue, tmp_path):
@@ -450,6 +465,13 @@ def test_bad_options(tmp_path):
         chosen_tasks("CoLA,SQuAD")
     assert chosen_tasks("rte, cola") == ["CoLA", "RTE"]
     assert named_models(["a=x/y", "z/w"]) == {"a": "x/y", "w": "z/w"}
+    with pytest.raises(OptionError, match="AX is answered by MNLI's model"):
+        chosen_tasks("AX")
+    (tmp_path / "lr=1" / "model").mkdir(parents=True)
+    assert named_models([str(tmp_path / "lr=1" / "model")]) == {"model": str(tmp_path / "lr=1" / "model")}
+    assert GlueRunOptions(["m"], "o", epochs_of="RTE=2, MNLI=0.5").epochs_by_task == {"RTE": 2.0, "MNLI": 0.5}
+    with pytest.raises(OptionError, match="expected TASK=EPOCHS"):
+        GlueRunOptions(["m"], "o", epochs_of="RTE")
     with pytest.raises(OptionError, match="two models are called y"):
         named_models(["x/y", "z/y"])
     with pytest.raises(OptionError, match="cannot name a folder"):
@@ -490,8 +512,9 @@ def test_results_on_other_rows_are_not_taken_for_these(glue, tiny_base, tmp_path
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-4]))
     with pytest.raises(FolderError, match="the rows of the task are others"):
         run(places_of(tmp_path / "out", other, tiny_base), QUICK)
-    with pytest.raises(FolderError, match="the rows of the task are others"):
-        run(places_of(tmp_path / "out", other, tiny_base, seeds=(1, 2)), QUICK)
+    for seeds in ((1, 2), (3,)):
+        with pytest.raises(FolderError, match="the rows of the task are others"):
+            run(places_of(tmp_path / "out", other, tiny_base, seeds=seeds), QUICK)
 
 
 def test_a_cut_off_run_is_not_gone_on_with_under_other_options(glue, tiny_base, results, tmp_path):
@@ -636,6 +659,388 @@ def test_test_rows_out_of_order_are_refused(glue, tmp_path):
     table.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))
     with pytest.raises(TableError, match=r"test\.tsv:2: index out of order: '1', expected 0"):
         load_glue("STS-B", tmp_path / "glue", test=True)
+
+
+# --- what a result is a result of ------------------------------------------------------------------------------
+
+
+def made_up(output: Path, model: str = "m", task: str = "CoLA", score: float | None = 50.0, **more) -> Path:
+    """A finished run that nobody ran; `options` and the like are added to what every result has."""
+    told = {"learning_rate": 1e-3, "dropout": None, "seed": 1, **{k: more.pop(k) for k in list(more) if k in CELL}}
+    cell = Cell(model, more.pop("recipe", "plain"), task, **told)
+    folder = cell.folder(output)
+    folder.mkdir(parents=True)
+    tables = {split.name: dict.fromkeys(GLUE[task].metrics, (score or 0) / 100) for split in GLUE[task].dev}
+    answers = {split.name: np.zeros((split.rows, 2)) for split in GLUE[task].test}
+    found = {"model": model, "recipe": cell.recipe, "task": task, **told, "in_grid": told["seed"] == 1}
+    write_result(folder, found | {"score": score, "tables": tables, "subsets": []} | more, answers)
+    return folder
+
+
+CELL = ("learning_rate", "dropout", "seed")
+
+
+def test_runs_of_other_options_are_not_put_together(glue, tiny_base, distilbert, tmp_path):
+    out = tmp_path / "out"
+    run(places_of(out, glue, tiny_base), QUICK)
+    for changes, options, reason in (
+        ({"seeds": (2,)}, replace(QUICK, epochs=2), r"epochs 1, now 2"),
+        ({"seeds": (1, 2)}, replace(QUICK, dropout=0.5), r"dropout None, now 0\.5"),
+        ({"seeds": (2,), "model": [f"tiny={distilbert}"]}, QUICK, r"checkpoint \S+, now \S+, which holds something"),
+        ({"tasks": "STS-B", "model": [f"tiny={distilbert}"]}, QUICK, "one name and one checkpoint"),
+    ):
+        with pytest.raises(FolderError, match=reason):
+            run(places_of(out, glue, tiny_base, **changes), options)
+    assert len(list(all_results(out))) == 1
+
+
+def test_the_report_shows_runs_of_other_options_as_rows_of_their_own(tmp_path, capsys):
+    common = {"checkpoint": "a", "epochs": 1.0, "report_to": "none", "distil": None}
+    for seed, score, told in ((1, 50.0, {}), (2, 60.0, {"report_to": "tensorboard"}), (3, 90.0, {"epochs": 20.0})):
+        made_up(tmp_path, seed=seed, score=score, options=common | told | {"seed": seed}, data="d")
+    made_up(tmp_path, seed=4, score=10.0, options=common, data="e")
+    assert [(r.variant, r.scores) for r in summarise(tmp_path)] == [
+        ("rows d, epochs 1.0", (50.0, 60.0)),
+        ("rows d, epochs 20.0", (90.0,)),
+        ("rows e, epochs 1.0", (10.0,)),
+    ]
+    assert main(["glue", "report", str(tmp_path), "--html", str(tmp_path / "p.html")]) == 0
+    shown = capsys.readouterr().out
+    assert "plain [rows d, epochs 20.0]  90.0" in shown
+    assert "plain [rows d, epochs 1.0]   55.0 (60.0), 2" in shown
+    with pytest.raises(FolderError, match=r"m, plain, CoLA has runs of other options.*epochs 20\.0"):
+        best_model(tmp_path, "m", "plain", "CoLA")
+    with pytest.raises(FolderError, match="has runs of other options"):
+        submit(GlueSubmitOptions(folder=str(tmp_path), model="m", output=str(tmp_path / "z.zip"), partial=True))
+
+
+def test_tasks_that_began_from_other_checkpoints_are_not_one_row(tmp_path):
+    for task, digest in (("CoLA", "1" * 64), ("RTE", "2" * 64), ("WNLI", None)):
+        made_up(tmp_path, task=task, options={"checkpoint": "base", "checkpoint_digest": digest})
+    assert [r.variant for r in summarise(tmp_path)] == ["checkpoint base (111111)", "checkpoint base (222222)", ""]
+
+
+def test_a_checkpoint_is_what_it_holds(glue, tiny_base, tmp_path, monkeypatch):
+    """Overwritten weights are another checkpoint; a copy is the same; a moved output finds its teachers."""
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    out = tmp_path / "out"
+    run(places_of(out, glue, base), QUICK)
+    run(places_of(out, glue, base, name="distil", teacher="tiny"), QUICK, DistilOptions(alpha=0.9))
+    told = {found["recipe"]: found["options"] for _, found in all_results(out)}
+    assert told["distil"]["distil"]["teacher"].startswith("tiny/plain/CoLA/")
+    assert told["plain"]["checkpoint_digest"] == checkpoint_digest(str(tiny_base))
+    # The same under other names
+    moved = out.rename(tmp_path / "moved")
+    copy = shutil.copytree(tiny_base, tmp_path / "copy")
+    shutil.move(base, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    for recipe in ({}, {"name": "distil", "teacher": "tiny"}):
+        distil = DistilOptions(alpha=0.9) if recipe else None
+        _, lines = run(places_of("moved", glue, "copy", **recipe), QUICK, distil)
+        assert not any("run 1 of" in line for line in lines)
+    # Other weights under the same name
+    model = transformers.BertModel.from_pretrained(copy)
+    model.pooler.dense.bias.data += 1
+    model.save_pretrained(copy)
+    with pytest.raises(FolderError, match="now copy, which holds something else"):
+        run(places_of("moved", glue, "copy"), QUICK)
+    # A result of before there were hashes goes by the name
+    for folder, found in all_results(moved):
+        options = {name: value for name, value in found["options"].items() if not name.endswith("_digest")}
+        (folder / "result.json").write_text(json.dumps({**found, "options": {**options, "checkpoint": "copy"}}))
+    run(places_of("moved", glue, "copy"), QUICK)
+    with pytest.raises(FolderError, match="checkpoint copy, now "):
+        run(places_of("moved", glue, tiny_base), QUICK)
+
+
+def test_test_rows_that_change_are_answered_anew(glue, tiny_base, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(glue, other)
+    table = other / "CoLA" / "test.tsv"
+    header, *rows = table.read_text().splitlines()
+    run(places_of(out, glue, tiny_base), QUICK)
+    ((folder, _),) = all_results(out)
+    first = read_predictions(folder)["test"]
+
+    def write(rows: list[str]) -> None:
+        table.write_text("\n".join([header, *(f"{n}\t{row.partition(TAB)[2]}" for n, row in enumerate(rows))]) + "\n")
+
+    def repeat() -> list[str]:
+        from squeezebert.workflows.glue import job
+
+        job._read.clear()  # a command is a process of its own
+        return run(places_of(out, other, tiny_base), QUICK)[1]
+
+    write(rows[::-1])
+    assert any("answering its test rows" in line for line in repeat())
+    assert np.allclose(read_predictions(folder)["test"], first[::-1], atol=1e-5)
+    assert not any("answering" in line for line in repeat())
+    write(rows[:3])
+    repeat()
+    assert len(read_predictions(folder)["test"]) == 3
+    # An older result has no hashes: the number of rows tells
+    found = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({k: v for k, v in found.items() if k != "test_data"}))
+    write(rows * 200)
+    table.write_text("\n".join(table.read_text().splitlines()[:1064]) + "\n")
+    repeat()
+    assert len(read_predictions(folder)["test"]) == 1063
+    assert json.loads((folder / "result.json").read_text())["subsets"] == ["train", "dev"]
+    zipped = GlueSubmitOptions(folder=str(out), model="tiny", output=str(tmp_path / "z.zip"), partial=True)
+    assert "a subset of the dev rows" in submit(zipped)[0]
+    # Without its model, what was answered stays, and is not submitted
+    shutil.rmtree(folder / "model")
+    before = read_predictions(folder)["test"]
+    lines = table.read_text().splitlines()
+    write([lines[2], lines[1], *lines[3:]])
+    assert any("answered as they were before, and its weights are gone" in line for line in repeat())
+    assert np.array_equal(read_predictions(folder)["test"], before)
+    with pytest.raises(FolderError, match="no answers to any test rows"):
+        submit(zipped)
+    write(lines[1:])
+    repeat()
+    assert submit(zipped)
+
+
+TAB = "\t"
+
+
+def named_outputs(model: Path, names: list[str], place: Path) -> Path:
+    shutil.copytree(model, place)
+    config = json.loads((place / "config.json").read_text())
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def test_a_teachers_labels_are_taken_by_their_names(glue, tiny_base, tmp_path):
+    import torch
+
+    places = places_of(tmp_path / "out", glue, tiny_base, tasks="MNLI", test=False, keep="all")
+    run(places, QUICK)
+    trained = next((tmp_path / "out").rglob("model"))
+    data, tokenizer = load_glue("MNLI", glue).labelled, load_tokenizer(tiny_base)
+    assert data.labels == ("contradiction", "entailment", "neutral")
+    other = named_outputs(trained, ["ENTAILMENT", "neutral", "contradiction"], tmp_path / "other" / "MNLI")
+    generic = named_outputs(trained, ["LABEL_0", "LABEL_1", "LABEL_2"], tmp_path / "generic" / "MNLI")
+    spelled = spellings(GLUE["MNLI"])
+    assert label_order(other, data.labels, spelled) == [2, 0, 1]
+    assert label_order(trained, data.labels, spelled) == [0, 1, 2]
+    text = tokenizer("a match", return_tensors="pt")
+    with torch.no_grad():
+        was = load_task_teacher(trained, data, tokenizer)(**text).logits
+        permuted = load_task_teacher(other, data, tokenizer, spelled=spelled)(**text).logits
+    assert torch.allclose(permuted, was[:, [2, 0, 1]])
+    with pytest.raises(OptionError, match="trained on the labels ENTAILMENT"):
+        label_order(other, data.labels)
+    with pytest.raises(OptionError, match=r'does not name its outputs \(LABEL_0.*write "id2label"'):
+        label_order(generic, data.labels, spelled)
+    (tmp_path / "generic" / "CoLA").symlink_to(generic)
+    # Before anything runs, the task of which it is said included
+    told = {"model": [f"s={tiny_base}"], "name": "d", "teacher": str(tmp_path / "generic" / "{task}")}
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "CoLA").symlink_to(generic)
+    for teacher in ("generic", "mixed"):
+        told["teacher"] = str(tmp_path / teacher / "{task}")
+        with pytest.raises((OptionError, FolderError)):
+            run(replace(places, tasks="CoLA,MNLI", **told), QUICK, DistilOptions(alpha=0.9))
+    assert not list((tmp_path / "out").glob("s/*/*/*"))
+    told["teacher"] = str(tmp_path / "other" / "{task}")
+    run(replace(places, **told), QUICK, DistilOptions(alpha=0.9))
+    assert spellings(GLUE["SST-2"])["positive"] == "1"
+
+
+def test_a_copied_folder_does_not_count_twice(tmp_path, capsys):
+    folder = made_up(tmp_path, "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert main(["glue", "report", str(tmp_path)]) == 1
+    assert "it is the result of a/plain/CoLA/rate-0.001_seed-1, and lies in b/plain" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "b")
+    shutil.copytree(folder, folder.with_name("rate-0.001_seed-2"))
+    with pytest.raises(FolderError, match="copied or renamed"):
+        summarise(tmp_path)
+
+
+def test_another_grid_tells_and_keeps_its_own(glue, tiny_base, tmp_path):
+    run(places_of(tmp_path, glue, tiny_base, learning_rates=(2e-3,)))
+    found, _ = run(places_of(tmp_path, glue, tiny_base, learning_rates=(1e-6, 2e-6), seeds=(1, 2)))
+    assert re.search(r"rate [12]e-06; of all runs there, which the report goes by, rate 0\.002 is better", found[0])
+    (mine,) = (place.parent.name for place in tmp_path.rglob("model") if "e-06" in place.parent.name)
+    assert mine.startswith("rate-" + re.search(r"rate ([12]e-06)", found[0])[1])
+    assert len(list(tmp_path.rglob("model/config.json"))) == 2
+
+
+def test_models_are_deleted_after_each_run(glue, tiny_base, tmp_path, monkeypatch):
+    """And not when all tasks are through: few lie on the disk at a time."""
+    from squeezebert.workflows.glue import run as module
+
+    most, run_job = [], module.run_job
+
+    def counted(job, report=None):
+        found = run_job(job, report)
+        most.append(len(list(tmp_path.rglob("model/config.json"))))
+        return found
+
+    monkeypatch.setattr(module, "run_job", counted)
+    run(places_of(tmp_path, glue, tiny_base, tasks="CoLA,STS-B", learning_rates=(1e-3, 1e-4, 1e-5)), QUICK)
+    assert max(most) <= 3  # of six: the best of each task, and the one that just ended
+
+
+def test_a_model_that_diverges_on_mnli_leaves_the_others_alone(glue, tiny_base, tmp_path):
+    """One that starts with weights that are not numbers diverges at any learning rate."""
+    broken = shutil.copytree(tiny_base, tmp_path / "broken")
+    model = transformers.BertModel.from_pretrained(broken)
+    model.pooler.dense.weight.data.fill_(float("nan"))
+    model.save_pretrained(broken)
+    models = [f"broken={broken}", f"tiny={tiny_base}"]
+    places = places_of(tmp_path / "out", glue, tiny_base, tasks="MNLI,CoLA", mnli_first=True, model=models)
+    found, lines = run(places, QUICK)
+    assert any(line.startswith("broken: MNLI diverged") for line in lines)
+    assert [line.partition(":")[0] for line in found] == ["tiny, CoLA", "tiny, MNLI", "broken, MNLI"]
+
+
+def test_runs_that_were_begun_are_told(tmp_path, capsys):
+    cut_off = Cell("m", "plain", "RTE", 1e-3, None, 1).folder(tmp_path)
+    cut_off.mkdir(parents=True)
+    (cut_off / "begun.json").write_text("{}")
+    assert main(["glue", "report", str(tmp_path)]) == 1
+    assert "1 run begun and not finished (m, plain, RTE, rate-0.001_seed-1), and no results" in capsys.readouterr().err
+    warned = [f"CoLA {name}: {rows} rows, officially 1043: a subset score" for name, rows in (("dev", 9), ("x", 8))]
+    made_up(tmp_path, warnings=[*warned, "something else"])
+    assert main(["glue", "report", str(tmp_path), "--no-published"]) == 0
+    shown = capsys.readouterr().out
+    assert "Left out: 1 run begun and not finished (m, plain, RTE" in shown
+    assert "Rows, of those that are official: CoLA dev 9 of 1,043; CoLA x 8 of 1,043.\nsomething else" in shown
+
+
+def test_a_run_that_was_cut_off_is_found_before_others_run(glue, tiny_base, tmp_path):
+    last = Cell("tiny", "plain", "STS-B", 1e-3, None, 7).folder(tmp_path)
+    (last / "model").mkdir(parents=True)
+    (last / "begun.json").write_text(json.dumps({"options": {"epochs": 99}, "data": ""}))
+    with pytest.raises(FolderError, match=r"holds a run that was cut off, of other options.*epochs 99, now 1"):
+        run(places_of(tmp_path, glue, tiny_base, tasks="CoLA,STS-B"), QUICK)
+    assert not list(all_results(tmp_path))
+
+
+def test_marks_of_subsets(tmp_path):
+    from squeezebert.workflows.glue.report import plots, runs_table, scores_table
+
+    made_up(tmp_path, subsets=["test"])
+    made_up(tmp_path, task="RTE", subsets=["train", "test"])
+    results = summarise(tmp_path)
+    (row,) = scores_table(results).rows
+    assert row[2:4] == ["50.0", "50.0*"]
+    assert [row[6] for row in runs_table(results).rows] == ["50.0", "50.0*"]
+    ((_, caption),) = plots(results, None)
+    assert "subset" in caption
+
+
+@pytest.mark.parametrize("name", ["a$^$", "_hidden"])
+def test_any_name_of_a_model_stands_in_the_plots(tmp_path, name):
+    from matplotlib import pyplot
+
+    from squeezebert.workflows.glue import report
+
+    told, legend = [], report._legend
+
+    def noted(axes, groups):
+        legend(axes, groups)
+        axes.figure.canvas.draw()
+        told.extend(text.get_text() for text in axes.get_legend().get_texts())
+
+    made_up(tmp_path, name)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(report, "_legend", noted)
+        report.plots(summarise(tmp_path), None)
+    assert told == [f"{name}, plain"]
+    pyplot.close("all")
+
+
+def test_damaged_files_are_told_in_words(tmp_path, capsys):
+    folder = made_up(tmp_path)
+    (tmp_path / "measured.json").write_text('{"models": {}, "lengths": []}')
+    assert main(["glue", "report", str(tmp_path)]) == 1
+    assert "measured.json: damaged" in capsys.readouterr().err
+    whole = (folder / "predictions.npz").read_bytes()
+    (folder / "predictions.npz").write_bytes(whole[: len(whole) // 2])
+    assert main(["glue", "submit", str(tmp_path), "--model", "m", "--output", "z.zip", "--partial"]) == 1
+    assert "predictions.npz: cannot be read" in capsys.readouterr().err
+
+
+def test_robertas_positions_begin_behind_the_padding(tiny_tokenizer, tmp_path, capsys):
+    config = transformers.RobertaConfig(
+        vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=50, pad_token_id=1,
+    )  # fmt: skip
+    transformers.RobertaForSequenceClassification(config).save_pretrained(made_up(tmp_path) / "model")
+    assert main(["glue", "measure", str(tmp_path), "--lengths", "49"]) == 1
+    assert "m reads 48 tokens at most" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_is_refused_before_tables_are_read(glue, tiny_base, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output, reason in ((tmp_path / "file", "a file; it takes a folder"), ("/proc/out", "cannot be made")):
+        with pytest.raises(FolderError, match=reason):
+            run(places_of(output, tmp_path / "no tables", tiny_base), QUICK)
+
+
+def test_epochs_of_tasks_on_the_command_line(capsys):
+    told = ["glue", "run", "--model", "nothing", "--output", "o", "--epochs-of"]
+    assert main([*told, "RTE"]) == 1
+    assert "--epochs-of RTE: expected TASK=EPOCHS" in capsys.readouterr().err
+    for value in ("AX=2", "{AX: 2}"):
+        assert main([*told, value]) == 1
+        assert "AX is no task" in capsys.readouterr().err
+
+
+# --- workers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("worker", "error", "reason"),
+    [
+        ("fails_or_takes_long", TableError, "the first of them failed"),
+        ("is_killed", ClusterError, r"a worker was killed while these ran: tiny, .*Repeat the command"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_told_at_once(glue, tiny_base, tmp_path, monkeypatch, worker, error, reason):
+    import glue_workers
+    from squeezebert.workflows.glue import run as module
+
+    monkeypatch.setattr(module, "run_job", getattr(glue_workers, worker))
+    places = places_of(tmp_path, glue, tiny_base, learning_rates=(1e-2, 1e-3, 1e-4), workers=2)
+    began = time.monotonic()
+    lines: list[str] = []
+    with pytest.raises(error, match=reason):
+        run_glue(places, replace(QUICK, learning_rate=5e-5), DistilOptions(), "", lines.append)
+    assert time.monotonic() - began < 55
+    told = [line for line in lines if line.startswith("run ")]
+    assert told == [f"run {n} of 3: tiny, plain, CoLA, rate-{rate}_seed-1" for n, rate in ((1, 0.01), (2, 0.001))]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a terminal's Ctrl-C is sent to a process group")
+def test_an_interrupt_ends_all_workers(glue, tiny_base, tmp_path):
+    told = [sys.executable, "-m", "squeezebert", "glue", "run", "--model", f"tiny={tiny_base}", "--output", "out"]
+    told += ["--tasks", "CoLA,STS-B,MNLI", "--data-dir", str(glue), "--workers", "2", "--epochs", "400"]
+    told += ["--patience", "0"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(told, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "out").rglob("checkpoint-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 130
+    told = (tmp_path / "log").read_text()
+    assert told.rstrip().endswith("interrupted")
+    assert "Traceback" not in told
+    assert len(list((tmp_path / "out").rglob("begun.json"))) == 2
+    deadline = time.monotonic() + 10  # multiprocessing's own helper ends a moment later
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

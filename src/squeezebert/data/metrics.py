@@ -59,6 +59,8 @@ def score(
             "label_accuracy": float((decided == targets).mean()),
             "exact_match": float((decided == targets).all(-1).mean()),
         }
+    # float32, as predictions are kept, would round the correlations
+    probabilities, targets = (np.asarray(values, dtype=np.float64) for values in (probabilities, targets))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         pearson = stats.pearsonr(probabilities, targets)[0] if len(targets) > 1 else 0.0

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,26 +132,65 @@ def longest(model: Any) -> int:
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
-def load_task_teacher(name: str | Path, data: LabelledData, tokenizer: Any, *, any_architecture: bool = False) -> Any:
+def load_task_teacher(
+    name: str | Path,
+    data: LabelledData,
+    tokenizer: Any,
+    *,
+    any_architecture: bool = False,
+    spelled: Mapping[str, str] | None = None,
+) -> Any:
     """Load a model that was trained on the labels of `data`, to teach a student that reads with `tokenizer`.
 
-    Raises `FolderError` when there is none, `OptionError` when its labels or its vocabulary are others.
+    Its outputs are put in the order of the labels; `spelled` is that of `label_order`. Raises `FolderError` when there
+    is none, `OptionError` when its labels or its vocabulary are others.
     """
+    order = label_order(name, data.labels, spelled)
     teacher, trained_head = load_base(name, data, "--teacher", any_architecture=any_architecture)
-    saved = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
-    own = tuple(str(label) for _, label in sorted(saved.items(), key=lambda item: int(item[0])))
-    generic = all(label == f"LABEL_{i}" for i, label in enumerate(own))
-    if data.labels and not generic and own != data.labels:
-        raise OptionError(
-            f"--teacher {name}: it was trained on the labels {', '.join(own[:5])}, not on {', '.join(data.labels[:5])}"
-        )
     if not trained_head:
         raise OptionError(
             f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
         )
+    if order != list(range(len(order))):
+        head = output_layer(teacher)
+        for parameter in head.parameters():
+            parameter.data = parameter.data[order]
     if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
         raise OptionError(f"--teacher {name}: its vocabulary is not the student's, so it would read other words")
     return teacher.eval()
+
+
+def label_order(name: str | Path, labels: Sequence[str], spelled: Mapping[str, str] | None = None) -> list[int]:
+    """Return which output of a trained classifier stands for each of `labels`, as its configuration names them.
+
+    `spelled` is labels by other spellings in small letters, for labels that others name as well; then a checkpoint
+    that does not name its outputs is refused, because nothing tells their order. Without, they are in the order of
+    `labels`. Raises `OptionError` when it was trained on others, `FolderError` when there is no such checkpoint.
+    """
+    try:
+        saved = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
+    except OSError as error:
+        raise FolderError(
+            f"{name}: no checkpoint there. --teacher takes a folder with config.json and weights, or the id of a "
+            f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
+        ) from error
+    own = [str(label) for _, label in sorted(saved.items(), key=lambda item: int(item[0]))]
+    generic = all(label == f"LABEL_{place}" for place, label in enumerate(own))
+    if not labels or (generic and spelled is None):
+        return list(range(len(labels)))
+    if generic:
+        names = ", ".join(f'"{place}": "..."' for place in range(len(labels)))
+        raise OptionError(
+            f"--teacher {name}: its config.json does not name its outputs ({', '.join(own) or 'no id2label'}), and in "
+            f'another order they would teach the wrong labels; write "id2label": {{{names}}} there, with '
+            f"{', '.join(labels)} in the order that it was trained with"
+        )
+    found = [(spelled or {}).get(label.lower(), label) for label in own]
+    if sorted(found) != sorted(labels):
+        raise OptionError(
+            f"--teacher {name}: it was trained on the labels {', '.join(own[:5])}, not on {', '.join(labels[:5])}"
+        )
+    return [found.index(label) for label in labels]
 
 
 def load_tokenizer(base: str | Path) -> Any:

@@ -5,11 +5,14 @@ A table that has not the official number of rows is read all the same and report
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from squeezebert.data.columns import Columns
 from squeezebert.data.examples import LabelledData
@@ -28,6 +31,9 @@ _SIMILARITY = (0.0, 5.0)
 # MRPC as Microsoft distributes it: all labelled rows in one file, and the pairs of ids that make the dev rows
 _MSR_TRAIN, _MSR_TEST, _MSR_DEV = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt", "dev_ids.tsv"
 _MSR_IDS = ("#1 ID", "#2 ID")
+# What counts the rows of a test table from 0: the download's, QQP's, the Hub's
+_COUNTERS = ("index", "id", "idx")
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet")
 # CoLA's labelled tables have no header: source, label, the author's mark, sentence
 _COLA_COLUMNS = 4
 
@@ -65,20 +71,21 @@ def load_glue(
     """
     task = _task(name)
     skips = Skips()
+    notes: list[str] = []
     tables: dict[str, list[Example]] = {}
     wanted = [task.train, *(task.dev if dev else task.dev[:1]), *(task.test if test else ())]
     for split in wanted:
-        tables[split.name] = list(_read(task, split, str(source), skips, skip_bad_rows))
+        tables[split.name] = list(_read(task, split, str(source), skips, skip_bad_rows, notes))
     train, first = tables[task.train.name], tables[task.dev[0].name]
     for split in wanted:
         if not tables[split.name]:
-            raise TableError(f"{source}: {task.name} has no rows in {split.name}")
+            raise TableError(f"{_place(task, split, str(source))}: {task.name} has no rows in {split.name}")
     subsets = tuple(split.name for split in wanted if len(tables[split.name]) != split.rows)
     warnings = [
         f"{task.name} {split.name}: {len(tables[split.name])} rows, officially {split.rows}: a subset score"
         for split in wanted
         if split.name in subsets
-    ]
+    ] + notes
     labels = natural_order(task.words)
     report = report_on(
         train,
@@ -108,10 +115,12 @@ def _task(name: str) -> GlueTask:
     return found
 
 
-def _read(task: GlueTask, split: GlueSplit, source: str, skips: Skips, skip_bad_rows: bool) -> Iterator[Example]:
-    """Read one table, wherever it is."""
+def _read(
+    task: GlueTask, split: GlueSplit, source: str, skips: Skips, skip_bad_rows: bool, notes: list[str]
+) -> Iterator[Example]:
+    """Read one table, wherever it is; what is to be said of it beside its rows is added to `notes`."""
     passes = split.labelled and (skip_bad_rows or task.tolerant)
-    for row in _rows(task, split, source):
+    for row in _rows(task, split, source, notes):
         try:
             if isinstance(row, RowError):
                 raise row
@@ -122,20 +131,57 @@ def _read(task: GlueTask, split: GlueSplit, source: str, skips: Skips, skip_bad_
             skip_or_raise(error, passes, skips)
 
 
-def _rows(task: GlueTask, split: GlueSplit, source: str) -> Iterator[Row | RowError]:
+def _rows(task: GlueTask, split: GlueSplit, source: str, notes: list[str]) -> Iterator[Row | RowError]:
     """Rows whose values are `texts`, and `label` where the split has labels."""
     folder = Path(source)
-    configuration = "ax" if split.name == DIAGNOSTIC else task.hub
+    configuration = _configuration(task, split)
     if folder.is_file():
         raise TableError(f"{source}: a file; GLUE is a folder with one sub-folder a task, or a dataset of the Hub")
     if not folder.is_dir():
         return _hub_rows(read_rows(f"{source}:{configuration}#{split.hub}"), task, split)
-    shards = sorted((folder / configuration).glob(f"{split.hub}-*.parquet"))
+    shards = _shards(folder / configuration, split)
     if shards:
         return _hub_rows(chain.from_iterable(read_rows(shard) for shard in shards), task, split)
-    if task.name == "MRPC" and (folder / task.name / _MSR_TRAIN).exists():
-        return _microsoft_rows(task, split, folder / task.name)
+    if _is_microsofts(task, folder):
+        return _microsoft_rows(task, split, folder / task.name, notes)
     return _download_rows(task, split, folder)
+
+
+def _configuration(task: GlueTask, split: GlueSplit) -> str:
+    return "ax" if split.name == DIAGNOSTIC else task.hub
+
+
+def _shards(folder: Path, split: GlueSplit) -> list[Path]:
+    """The Hub's Parquet files of a table, in order; none where the folder has no such files at all."""
+    there = sorted(path.name for path in folder.glob("*.parquet"))
+    shards = [name for name in there if name.startswith(f"{split.hub}-")]
+    if there and not shards:
+        raise TableError(f"{folder / split.hub}-*.parquet: no such file; {folder} has {', '.join(there[:8])}")
+    wanted = {int(found[1]) for name in shards if (found := _SHARD.fullmatch(name.removeprefix(split.hub)))}
+    if wanted and wanted != {len(shards)}:
+        raise TableError(f"{folder}: {split.hub} is {max(wanted)} files, and there are {', '.join(shards)}")
+    return [folder / name for name in shards]
+
+
+def _is_microsofts(task: GlueTask, folder: Path) -> bool:
+    """Whether MRPC is read from Microsoft's own files: where they are, unless .tsv files lie beside a part of them."""
+    place = folder / task.name
+    if task.name != "MRPC" or not (place / _MSR_TRAIN).exists():
+        return False
+    whole = all((place / f"{split.name}.tsv").exists() for split in task.splits if split.labelled)
+    return (place / _MSR_DEV).exists() or not whole
+
+
+def _place(task: GlueTask, split: GlueSplit, source: str) -> str:
+    """The file, or files, of a table, for messages."""
+    folder, configuration = Path(source), _configuration(task, split)
+    if not folder.is_dir():
+        return f"{source}:{configuration}#{split.hub}"
+    if _shards(folder / configuration, split):
+        return f"{folder / configuration / split.hub}-*.parquet"
+    if _is_microsofts(task, folder):
+        return str(folder / task.name / (_MSR_TRAIN if split.labelled else _MSR_TEST))
+    return str(_download_path(task, split, folder))
 
 
 def _example(row: Row, task: GlueTask, split: GlueSplit) -> Example:
@@ -159,7 +205,7 @@ def _example(row: Row, task: GlueTask, split: GlueSplit) -> Example:
 
 def _hub_rows(rows: Iterator[Row], task: GlueTask, split: GlueSplit) -> Iterator[Row | RowError]:
     names = (*task.hub_texts, *(("label",) if split.labelled else ()))
-    for row in rows:
+    for number, row in enumerate(rows):
         absent = [name for name in names if name not in row.values]
         if absent:
             raise TableError(
@@ -170,22 +216,31 @@ def _hub_rows(rows: Iterator[Row], task: GlueTask, split: GlueSplit) -> Iterator
         if not all(isinstance(text, str) for text in texts):
             yield RowError(row.source, row.line, "text is not a string")
             continue
+        if not split.labelled and (problem := _out_of_order(row, number)):
+            yield problem
+            continue
         label = row.values.get("label")
         if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(task.words):
             label = task.words[label]  # Parquet files by themselves have class numbers
         elif label in task.hub_words:
             label = task.words[task.hub_words.index(str(label))]
+        elif isinstance(label, float) and not task.words and label == float(np.float32(label)):
+            label = float(str(np.float32(label)))  # the Hub has float32: 3.8 as the download spells it
         yield Row({"texts": texts, "label": label}, row.source, row.line)
 
 
 # --- the download's files -----------------------------------------------------------------------------------
 
 
+def _download_path(task: GlueTask, split: GlueSplit, folder: Path) -> Path:
+    if split.name != DIAGNOSTIC:
+        return folder / task.name / f"{split.name}.tsv"
+    places = [folder / name for name in _DIAGNOSTIC_FILES]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def _download_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[Row | RowError]:
-    path = folder / task.name / f"{split.name}.tsv"
-    if split.name == DIAGNOSTIC:
-        places = [folder / name for name in _DIAGNOSTIC_FILES]
-        path = next((place for place in places if place.exists()), places[0])
+    path = _download_path(task, split, folder)
     if not path.exists():
         there = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
         has = f"{path.parent} has {', '.join(there[:8])}" if there else f"there is no folder {path.parent}"
@@ -196,24 +251,40 @@ def _download_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[R
     return _picked(rows if split.labelled else _in_order(rows), texts, task.label if split.labelled else None)
 
 
-def _microsoft_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[Row | RowError]:
+def _microsoft_rows(task: GlueTask, split: GlueSplit, folder: Path, notes: list[str]) -> Iterator[Row | RowError]:
     """MRPC of Microsoft's own files: training and dev rows are told apart by their pairs of ids."""
     path, dev = folder / (_MSR_TRAIN if split.labelled else _MSR_TEST), folder / _MSR_DEV
     for file in (path, dev):
         if not file.exists():
             raise TableError(f"{file}: no such file; MRPC is {_MSR_TRAIN}, {_MSR_TEST} and {_MSR_DEV}, or .tsv files")
-    # The test file's labels are not for us to see
-    label = task.label if split.labelled else None
-    rows = _table(path, 0)
-    if split.labelled:
-        ids = {tuple(row.values.values()) for row in _table(dev, len(_MSR_IDS)) if isinstance(row, Row)}
-        is_dev = split is not task.train
-        rows = (
-            row
-            for row in rows
-            if isinstance(row, RowError) or (tuple(row.values.get(name) for name in _MSR_IDS) in ids) == is_dev
+    if not split.labelled:
+        # The test file's labels are not for us to see
+        yield from _picked(_in_order(_table(path, 0)), task.texts, None)
+        return
+    ids: dict[tuple[str, ...], bool] = {}
+    is_train = split is task.train
+    for row in _table(dev, len(_MSR_IDS)):
+        if isinstance(row, Row):
+            ids[tuple(str(cell).strip() for cell in row.values.values())] = False
+        elif is_train:  # both tables are read of the same files; what is wrong with them is counted once
+            yield row
+    for row in _picked(_table(path, 0), (*task.texts, *_MSR_IDS), task.label):
+        if isinstance(row, RowError):
+            if is_train:
+                yield row
+            continue
+        cells: Any = row.values["texts"]
+        texts, pair = cells[: len(task.texts)], tuple(cells[len(task.texts) :])
+        if is_dev := pair in ids:
+            ids[pair] = True
+        if is_dev != is_train:
+            yield Row({**row.values, "texts": texts}, row.source, row.line)
+    lacking = [" ".join(pair) for pair, met in ids.items() if not met]
+    if lacking and is_train:
+        notes.append(
+            f"{dev}: {len(lacking)} of its {len(ids)} pairs of ids are of no row of {path.name}, the first: "
+            f"{lacking[0]}"
         )
-    return _picked(rows, task.texts, label)
 
 
 def _picked(rows: Iterator[Row | RowError], texts: Sequence[str], label: str | None) -> Iterator[Row | RowError]:
@@ -230,13 +301,31 @@ def _picked(rows: Iterator[Row | RowError], texts: Sequence[str], label: str | N
 
 
 def _in_order(rows: Iterator[Row | RowError]) -> Iterator[Row | RowError]:
-    """Check that the `index` of test rows, where they have one, counts from 0: answers are given in their order."""
+    """Check what counts test rows, where they have it: answers are given in their order."""
     for number, row in enumerate(rows):
-        if isinstance(row, Row) and row.values.get("index", str(number)) != str(number):
-            detail = f"{row.values['index']!r}, expected {number}"
-            yield RowError(row.source, row.line, "index out of order", detail)
-        else:
-            yield row
+        yield (_out_of_order(row, number) or row) if isinstance(row, Row) else row
+
+
+def _out_of_order(row: Row, number: int) -> RowError | None:
+    """What is wrong with a test row that does not count as the `number`th, from 0."""
+    for name in _COUNTERS:
+        if name in row.values and str(row.values[name]) != str(number):
+            detail = f"{row.values[name]!r}, expected {number}"
+            return RowError(row.source, row.line, f"{name} out of order", detail)
+    return None
+
+
+_NOT_UTF8 = "GLUE's files are UTF-8; if the whole file has another encoding, convert it, as with iconv"
+
+
+def _utf8(lines: Lines) -> Iterator[str]:
+    """Lines, with our own words where a file's encoding ends them."""
+    try:
+        yield from lines
+    except TableError as error:
+        if "badly encoded" in str(error):
+            raise TableError(f"{lines.source}:{lines.number + 1}: badly encoded: {_NOT_UTF8}") from error
+        raise
 
 
 def _table(path: Path, columns: int) -> Iterator[Row | RowError]:
@@ -248,9 +337,11 @@ def _table(path: Path, columns: int) -> Iterator[Row | RowError]:
     with open_bytes(str(path)) as stream:
         lines = Lines(stream, str(path), "utf-8")
         names = [str(column) for column in range(columns)]
-        for line in lines:
+        for line in _utf8(lines):
             cells = line.rstrip("\r\n").split("\t")
             problem = lines.take_problem()
+            if problem is not None:  # whose words advise an option that there is not here
+                problem = RowError(str(path), lines.number, problem.reason, _NOT_UTF8)
             if not names:
                 if problem is not None:
                     raise TableError(f"{problem} (in the line that names the columns)")

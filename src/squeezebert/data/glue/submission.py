@@ -1,4 +1,4 @@
-"""Answers to the test rows in; the leaderboard's zip out, checked; and back, to score one on rows with labels.
+"""Answers to the test rows in; the leaderboard's zip out, checked.
 
 Serves `squeezebert glue submit`. A file a table: a line `index<TAB>prediction`, then one a row, in the rows' order.
 """
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezebert.data.examples import Example, encode_targets
-from squeezebert.data.glue.scores import glue_metrics
 from squeezebert.data.glue.tasks import GLUE, GlueSplit, GlueTask
 from squeezebert.data.labels import natural_order
 from squeezebert.files.errors import FolderError
@@ -45,7 +43,7 @@ def write_submission(path: Path, answers: Mapping[str, np.ndarray], rows: Mappin
                 lines = [f"{row}\t{word}" for row, word in enumerate(_spelled(FILES[name][0], values))]
                 text = "\n".join([_HEADER, *lines]) + "\n"
                 archive.writestr(zipfile.ZipInfo(name, _TIME), text, zipfile.ZIP_DEFLATED)
-        read_submission(part, rows)
+        _read(part, path, rows)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -57,9 +55,14 @@ def read_submission(path: Path, rows: Mapping[str, int] | None = None) -> dict[s
     `rows` are the numbers of rows to expect, by file; by default the official ones. Raises `FolderError` for the first
     thing that is wrong, naming file and line.
     """
+    return _read(path, path, rows)
+
+
+def _read(part: Path, path: Path, rows: Mapping[str, int] | None) -> dict[str, list[str]]:
+    """Read and check `part`, which is or becomes `path`."""
     found: dict[str, list[str]] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(part) as archive:
             names = archive.namelist()
             if not names or len(set(names)) != len(names):
                 raise FolderError(f"{path}: {'the same file twice' if names else 'an empty zip'}")
@@ -75,16 +78,6 @@ def read_submission(path: Path, rows: Mapping[str, int] | None = None) -> dict[s
         if len(predictions) != expected:
             raise FolderError(f"{path}: {name} has {len(predictions)} rows, and has to have {expected}")
     return found
-
-
-def score_predictions(task: GlueTask, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Return a task's metrics of predictions as a submission spells them, against rows with labels."""
-    labels = natural_order(task.words)
-    targets = encode_targets(examples, task.task, labels)
-    if task.task == "regression":
-        return glue_metrics(task, np.array([float(word) for word in predictions]), targets)
-    chosen = np.array([labels.index(word) for word in predictions])
-    return glue_metrics(task, np.eye(len(labels))[chosen], targets)
 
 
 def _spelled(task: GlueTask, values: np.ndarray) -> Iterator[str]:

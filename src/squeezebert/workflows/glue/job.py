@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,24 @@ import torch
 from transformers.utils import logging
 
 from squeezebert.data.batches import tokenise
-from squeezebert.data.examples import encode_targets
-from squeezebert.data.glue import GlueData, glue_metrics, load_glue, task_score
+from squeezebert.data.examples import Example, encode_targets
+from squeezebert.data.glue import GlueData, GlueTask, glue_metrics, load_glue, task_score
+from squeezebert.data.labels import natural_order
 from squeezebert.data.metrics import probabilities_of
 from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.training.checkpoint import RECORD
-from squeezebert.training.finetune import finetune, load_base, load_task_teacher, load_tokenizer, longest
+from squeezebert.training.finetune import finetune, label_order, load_base, load_task_teacher, load_tokenizer, longest
 from squeezebert.training.options import DistilOptions
 from squeezebert.training.rescore import predict_logits
 from squeezebert.training.taught import TaughtTexts
 from squeezebert.training.teacher import accepted
+from squeezebert.workflows.glue.identity import MODEL, OTHER_ROWS, differences
 from squeezebert.workflows.glue.plan import Job
-from squeezebert.workflows.glue.results import BEGUN, LOG, MODEL, read_predictions, read_result, write_result
+from squeezebert.workflows.glue.results import BEGUN, LOG, read_predictions, read_result, write_result
 
 Report = Callable[[str], None]
-
-
-# What changes how a run goes about it, and not what comes of it
-_HARMLESS = {"report_to", "cache_teacher", "cache_gigabytes"}
 
 
 def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
@@ -53,76 +51,109 @@ def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
 
 def _begin(folder: Path, job: Job) -> None:
     """Note what is run here; what was begun with other options is not gone on with."""
-    path = folder / BEGUN
+    check_begun(folder, job)
     told: dict[str, Any] = {"options": job.told, "data": digest_of(job)}
-    if path.is_file():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            other = differences(there["options"], told["options"])
-            other += ["the rows of the task are others"] * (there["data"] != told["data"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            other = [f"{BEGUN} is damaged"]
-        if other and (folder / MODEL).exists():
-            raise FolderError(
-                f"{folder} holds a run that was cut off, of other options ({', '.join(other[:3])}): repeat its "
-                "command to finish it, give this recipe another --name, or delete that folder"
-            )
     part = folder / f".{BEGUN}"
     part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    part.replace(folder / BEGUN)
 
 
-def differences(there: dict[str, Any], told: dict[str, Any]) -> list[str]:
-    """Return what of a run's options is other than it was; an option that there was not then is as it was."""
-    other = []
-    for name, value in told.items():
-        before = there.get(name, value)
-        if isinstance(value, dict) and isinstance(before, dict):
-            other += differences(before, value)
-        elif name not in _HARMLESS and before != value and not _one_place(before, value):
-            other.append(f"{name} {before}, now {value}")
-    return other
-
-
-def _one_place(one: Any, other: Any) -> bool:
-    """Whether two names are of one folder."""
-    if not isinstance(one, str) or not isinstance(other, str):
-        return False
-    return Path(one).exists() and Path(other).exists() and Path(one).resolve() == Path(other).resolve()
+def check_begun(folder: Path, job: Job) -> None:
+    """Raise `FolderError` where a run of other options or rows was cut off."""
+    path = folder / BEGUN
+    if not path.is_file() or not (folder / MODEL).exists():
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        other = differences(there["options"], job.told, job.output) + [OTHER_ROWS] * (
+            not same_rows(there["data"], job)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        other = [f"{BEGUN} is damaged"]
+    if other:
+        raise FolderError(
+            f"{folder} holds a run that was cut off, of other options ({', '.join(other[:3])}): repeat its "
+            "command to finish it, give this recipe another --name, or delete that folder"
+        )
 
 
 def digest_of(job: Job) -> str:
     """Return a hash of the rows that a run learns from and is scored on; computed once a process."""
+    return _row_digests(job)[0]
+
+
+def same_rows(there: str, job: Job) -> bool:
+    """Whether a recorded hash is that of a run's rows."""
+    return there in _row_digests(job)
+
+
+def _row_digests(job: Job) -> tuple[str, ...]:
+    """The hash of a run's rows, and that which the same numbers had as the Hub's float32 were read before."""
     key = job.cell.task, job.data_dir, job.test, job.skip_bad_rows
-    if key in _digests:
-        return _digests[key]
-    data = read_task(*key)
-    digest = hashlib.sha256()
-    for name, examples in {"train": data.labelled.train, **data.dev}.items():
-        digest.update(name.encode())
-        for example in examples:
-            digest.update(repr((example.text, example.text_pair, example.label)).encode("utf-8", "surrogatepass"))
-    _digests[key] = digest.hexdigest()
+    if key not in _digests:
+        data = read_task(*key)
+        tables = {"train": data.labelled.train, **data.dev}
+        found = [_digest(tables)]
+        if not data.task.words:
+            found.append(_digest(tables, lambda label: float(np.float32(label))))
+        _digests[key] = tuple(found)
     return _digests[key]
 
 
+def _digest(tables: Mapping[str, Sequence[Example]], of_label: Callable[[Any], Any] = lambda label: label) -> str:
+    digest = hashlib.sha256()
+    for name, examples in tables.items():
+        digest.update(name.encode())
+        for example in examples:
+            told = repr((example.text, example.text_pair, of_label(example.label)))
+            digest.update(told.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _test_digests(data: GlueData) -> dict[str, str]:
+    return {name: _digest({name: examples}) for name, examples in data.test.items()}
+
+
 def answer_test(job: Job, report: Report) -> None:
-    """Answer the test rows of a run that was done without them, where its model is kept."""
+    """Answer the test rows of a run that was done without them, or with others, where its model is kept.
+
+    Answers to other rows whose model is gone stay, and are noted as such: nothing is to be made of them.
+    """
     folder = job.cell.folder(job.output)
     data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
-    there = read_predictions(folder)
-    if not data.test.keys() - there.keys():
+    there, found = read_predictions(folder), read_result(folder)
+    if found is None:
+        return
+    digests, before = _test_digests(data), found.get("test_data", {})
+    # Results of before there were hashes go by the number of rows
+    stale = [
+        name
+        for name, examples in data.test.items()
+        if name in there and (len(there[name]) != len(examples) or before.get(name, digests[name]) != digests[name])
+    ]
+    trained = [split.name for split in (data.task.train, *data.task.dev)]
+    told = {
+        **found,
+        "subsets": [name for name in found["subsets"] if name in trained]
+        + [name for name in data.subsets if name not in trained],
+        "test_data": digests,
+        "stale": [],
+    }
+    if not stale and not data.test.keys() - there.keys():
+        if found.get("stale"):
+            write_result(folder, told, there)
         return
     if not (folder / MODEL / "config.json").is_file():
-        report(
-            f"{job.cell}: its test rows were not answered, and its weights are gone: delete {folder} to run it again"
-        )
+        if stale and found.get("stale") != stale:
+            write_result(folder, {**found, "stale": stale}, there)
+        # Another run of the group, whose model was kept, is the one that is submitted
+        if not any(folder.parent.glob(f"*/{MODEL}/config.json")):
+            why = "are answered as they were before" if stale else "were not answered"
+            report(f"{job.cell}: its test rows {why}, and its weights are gone: delete {folder} to run it again")
         return
     report(f"{job.cell}: answering its test rows")
     _, answers, _ = _answer(data, folder / MODEL, job.options.max_length)
-    found = read_result(folder)
-    if found is not None:
-        write_result(folder, found, answers)
+    write_result(folder, told, answers)
 
 
 def _run(folder: Path, job: Job, report: Report | None) -> dict[str, Any]:
@@ -138,7 +169,7 @@ def _run(folder: Path, job: Job, report: Report | None) -> dict[str, Any]:
         data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
         trained = folder / MODEL
         told = {**asdict(job.cell), "in_grid": job.in_grid, "options": job.told, "subsets": list(data.subsets)}
-        told["data"] = digest_of(job)
+        told |= {"data": digest_of(job), "test_data": _test_digests(data)}
         try:
             _train(job, data, trained, tell)
         except DivergedError as error:
@@ -186,20 +217,41 @@ def _train(job: Job, data: GlueData, output: Path, report: Report) -> None:
 def _teaching(job: Job, data: GlueData, distil: DistilOptions, report: Report) -> dict[str, Any]:
     """What `finetune` needs of a teacher; one with another vocabulary reads the texts with its own tokenizer."""
     name = str(job.teacher)
-    own, theirs = load_tokenizer(job.checkpoint), load_tokenizer(name)
+    own, theirs = check_teacher(name, job.checkpoint, data.task, distil)
+    spelled = spellings(data.task)
     if own.get_vocab() == theirs.get_vocab():
-        teacher = load_task_teacher(name, data.labelled, own, any_architecture=True)
+        teacher = load_task_teacher(name, data.labelled, own, any_architecture=True, spelled=spelled)
         return {"teacher": teacher, "distil": distil}
-    if distil.hidden_weight:
-        raise OptionError(
-            f"--hidden-weight {distil.hidden_weight:g}: the teacher {name} has another vocabulary than the "
-            "student, so that their hidden states are of other tokens; set it to 0"
-        )
-    teacher = load_task_teacher(name, data.labelled, theirs, any_architecture=True)
+    teacher = load_task_teacher(name, data.labelled, theirs, any_architecture=True, spelled=spelled)
     length = min(job.options.max_length, longest(teacher))
     texts = tokenise(theirs, data.labelled.train, length, takes=accepted(teacher))
     taught = TaughtTexts.of(teacher, texts, theirs, hidden=False, report=report)
     return {"teacher": teacher, "distil": replace(distil, refit=False), "taught": taught}
+
+
+def spellings(task: GlueTask) -> dict[str, str]:
+    """Return a task's labels by all their spellings: the download's, and the Hub's, in small letters."""
+    return {
+        spelled.lower(): word
+        for names in (task.hub_words, task.words)
+        for spelled, word in zip(names, task.words, strict=True)
+    }
+
+
+def check_teacher(name: str, checkpoint: str, task: GlueTask, distil: DistilOptions) -> tuple[Any, Any]:
+    """Return the tokenizers of student and teacher.
+
+    Raises `OptionError` for a teacher whose labels are others or unknown, or whose vocabulary is another than the
+    student's where hidden states are to be learned; `FolderError` where there is none.
+    """
+    label_order(name, natural_order(task.words), spellings(task))
+    own, theirs = load_tokenizer(checkpoint), load_tokenizer(name)
+    if distil.hidden_weight and own.get_vocab() != theirs.get_vocab():
+        raise OptionError(
+            f"--hidden-weight {distil.hidden_weight:g}: the teacher {name} has another vocabulary than the "
+            "student, so that their hidden states are of other tokens; set it to 0"
+        )
+    return own, theirs
 
 
 def _answer(
@@ -225,7 +277,7 @@ def _answer(
 
 
 _read: dict[tuple[str, str, bool, bool], GlueData] = {}
-_digests: dict[tuple[str, str, bool, bool], str] = {}
+_digests: dict[tuple[str, str, bool, bool], tuple[str, ...]] = {}
 
 
 def read_task(task: str, source: str, test: bool, skip_bad_rows: bool) -> GlueData:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from squeezebert.benchmark.baselines import write_ours, write_usual_export
@@ -20,9 +20,11 @@ from squeezebert.benchmark.operations import count_operations
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.training.finetune import longest
 from squeezebert.training.teacher import fits_ours
+from squeezebert.workflows.glue.identity import MODEL
 from squeezebert.workflows.glue.options import GlueMeasureOptions
-from squeezebert.workflows.glue.results import MEASURED, MODEL, summarise
+from squeezebert.workflows.glue.results import MEASURED, summarise
 
 OURS, USUAL = "squeezebert", "torch.onnx.export and quantize_dynamic"
 
@@ -36,14 +38,21 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
     logging.disable_progress_bar()
     folder = Path(options.folder)
     kept: dict[str, Path] = {}
+    variants: dict[str, set[str]] = {}
     for result in summarise(folder):
         if (result.best / MODEL / "config.json").is_file():
             kept.setdefault(result.model, result.best / MODEL)
+        if "checkpoint" in result.variant:
+            variants.setdefault(result.model, set()).add(result.variant)
+    for name in kept.keys() & variants.keys():
+        report(
+            f"warning: {name}: runs of several checkpoints go by that name ({'; '.join(sorted(variants[name]))}); "
+            f"what is measured is {kept[name]}"
+        )
     if not kept:
         raise FolderError(f"{folder}: no trained model was kept there to measure; run without --keep none")
     for name, checkpoint in kept.items():
-        config, _ = PreTrainedConfig.get_config_dict(checkpoint)
-        reads = int(config.get("max_position_embeddings", max(options.lengths)))
+        reads = longest(_load(checkpoint))
         if max(options.lengths) > reads:
             raise OptionError(f"--lengths {max(options.lengths)}: {name} reads {reads} tokens at most")
     found: dict[str, dict[str, Any]] = {}
@@ -52,16 +61,12 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
     with tempfile.TemporaryDirectory() as place:
         for name, checkpoint in kept.items():
             report(f"exporting {name}")
-            ours = fits_ours(checkpoint)
-            kind: Any = SqueezeBertForSequenceClassification if ours else AutoModelForSequenceClassification
-            model = kind.from_pretrained(checkpoint)
+            ours, model = fits_ours(checkpoint), _load(checkpoint)
             vocabulary = min(vocabulary, model.config.vocab_size)
             operations = {tokens: count_operations(model, tokens) for tokens in options.lengths}
             exported = (write_ours if ours else write_usual_export)(model, Path(place) / name)
-            embeddings = model.get_input_embeddings().weight.numel()
             found[name] = {
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "word_embeddings": embeddings,
                 "exported_by": OURS if ours else USUAL,
                 "gflops": {str(tokens): counted.total / 1e9 for tokens, counted in operations.items()},
                 "gflops_by_layer": {
@@ -94,10 +99,17 @@ def measure(options: GlueMeasureOptions, command: str, report: Callable[[str], N
     part = folder / f".{MEASURED}"
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / MEASURED)
-    longest = str(max(options.lengths))
+    most = str(max(options.lengths))
     return [
-        f"{name}: {told['parameters'] / 1e6:.1f} M parameters, {told['gflops'][longest]:.2f} GFLOPs and "
-        f"{told['latency']['fp32'][longest]['median_ms']:.1f} ms (int8 "
-        f"{told['latency']['int8'][longest]['median_ms']:.1f} ms) at {longest} tokens"
+        f"{name}: {told['parameters'] / 1e6:.1f} M parameters, {told['gflops'][most]:.2f} GFLOPs and "
+        f"{told['latency']['fp32'][most]['median_ms']:.1f} ms (int8 "
+        f"{told['latency']['int8'][most]['median_ms']:.1f} ms) at {most} tokens"
         for name, told in found.items()
     ]
+
+
+def _load(checkpoint: Path) -> Any:
+    """A trained model, on our classes where they have its architecture."""
+    ours = fits_ours(checkpoint)
+    kind: Any = SqueezeBertForSequenceClassification if ours else AutoModelForSequenceClassification
+    return kind.from_pretrained(checkpoint)

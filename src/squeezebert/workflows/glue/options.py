@@ -28,8 +28,8 @@ class GlueRunOptions:
     development rows. `learning_rate` alone where none are given."""
     dropouts: tuple[float, ...] = ()
     """Dropouts to try, each with each learning rate; `dropout` alone where none are given."""
-    epochs_of: dict[str, float] | None = None
-    """Epochs of single tasks, as `{RTE: 10, MNLI: 3}`, in place of `epochs`."""
+    epochs_of: dict[str, float] | str | None = None
+    """Epochs of single tasks, as `{RTE: 10, MNLI: 3}` or `RTE=10,MNLI=3`, in place of `epochs`."""
     seeds: tuple[int, ...] = (1,)
     """Seeds, as `1 2 3`, in place of `seed`."""
     teacher: str | None = None
@@ -54,7 +54,8 @@ class GlueRunOptions:
             values = getattr(self, field)
             if any(value <= low or (high is not None and value >= high) for value in values):
                 raise OptionError(f"--{field.replace('_', '-')} {list(values)}: one of them is out of range")
-        for task, epochs in (self.epochs_of or {}).items():
+        object.__setattr__(self, "epochs_of", _epochs_of(self.epochs_of))
+        for task, epochs in self.epochs_by_task.items():
             if not epochs > 0:
                 raise OptionError(f"--epochs-of {task}: {epochs}: expected more than 0")
         for field in ("learning_rates", "dropouts"):
@@ -71,6 +72,25 @@ class GlueRunOptions:
             raise OptionError(f"--workers {self.workers}: expected 1 or more")
         if not self.name or not self.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise OptionError(f"--name {self.name!r}: expected letters, digits, '-', '_' and '.': it names a folder")
+
+    @property
+    def epochs_by_task(self) -> dict[str, float]:
+        """Epochs of the tasks that have their own, by the names that were given."""
+        return self.epochs_of if isinstance(self.epochs_of, dict) else {}
+
+
+def _epochs_of(told: dict[str, float] | str | None) -> dict[str, float] | None:
+    """Epochs by task, as a recipe or the command line gives them. Raises `OptionError` for what is neither."""
+    if not isinstance(told, str):
+        return told
+    found = {}
+    for part in filter(None, (part.strip() for part in told.split(","))):
+        task, _, epochs = part.partition("=")
+        try:
+            found[task.strip()] = float(epochs)
+        except ValueError as error:
+            raise OptionError(f"--epochs-of {told}: expected TASK=EPOCHS, as RTE=10,MNLI=3") from error
+    return found
 
 
 @dataclass(frozen=True)

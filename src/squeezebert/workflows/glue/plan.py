@@ -10,8 +10,9 @@ from typing import Any
 from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.training.options import DistilOptions, FinetuneOptions
+from squeezebert.workflows.glue.identity import DIGEST, MODEL, checkpoint_digest, recorded_name
 from squeezebert.workflows.glue.options import GlueRunOptions
-from squeezebert.workflows.glue.results import MODEL, Cell, choose, read_result, sources, summarise
+from squeezebert.workflows.glue.results import Cell, Grid, TaskResult, choose, read_result, sources, summarise
 
 MNLI = "MNLI"
 
@@ -34,12 +35,20 @@ class Job:
     test: bool
     skip_bad_rows: bool
     command: str
+    digests: tuple[str | None, str | None] = (None, None)
+    """Hashes of checkpoint and teacher."""
 
     @property
     def told(self) -> dict[str, Any]:
-        """What its result is a result of; another run under the same name has to have the same."""
-        distil = None if self.distil is None else {"teacher": self.teacher, **asdict(self.distil)}
-        return {"checkpoint": self.checkpoint, **asdict(self.options), "distil": distil}
+        """What its result is a result of; other runs of its model, recipe and task have to have the same."""
+        checkpoint, teacher = (
+            {name: recorded_name(place, self.output), name + DIGEST: digest}
+            for name, place, digest in zip(
+                ("checkpoint", "teacher"), (self.checkpoint, self.teacher or ""), self.digests, strict=True
+            )
+        )
+        distil = None if self.distil is None else {**teacher, **asdict(self.distil)}
+        return {**checkpoint, **asdict(self.options), "distil": distil}
 
 
 def chosen_tasks(told: str) -> list[str]:
@@ -50,7 +59,10 @@ def chosen_tasks(told: str) -> list[str]:
     asked = [part.strip().lower() for part in told.split(",") if part.strip()]
     unknown = [part for part in asked if part not in names]
     if unknown or not asked:
-        raise OptionError(f"--tasks {told}: {', '.join(unknown) or 'nothing'} is no task; tasks are {', '.join(GLUE)}")
+        hint = "; AX is answered by MNLI's model, as one of its test tables" if "ax" in unknown else ""
+        raise OptionError(
+            f"--tasks {told}: {', '.join(unknown) or 'nothing'} is no task; tasks are {', '.join(GLUE)}{hint}"
+        )
     return [name for name in GLUE if name.lower() in asked]
 
 
@@ -59,7 +71,7 @@ def named_models(told: Sequence[str]) -> dict[str, str]:
     models: dict[str, str] = {}
     for one in told:
         name, sign, checkpoint = one.partition("=")
-        if not sign:
+        if not sign or (Path(one).is_dir() and not Path(checkpoint).is_dir()):
             name, checkpoint = Path(one).name or one, one
         if name in models:
             raise OptionError(f"--model {one}: two models are called {name}; name one, as OTHER={checkpoint}")
@@ -69,6 +81,11 @@ def named_models(told: Sequence[str]) -> dict[str, str]:
             raise OptionError(f"--model {one}: {name!r} cannot name a folder; write NAME={checkpoint}")
         models[name] = checkpoint
     return models
+
+
+def grid_of(places: GlueRunOptions, options: FinetuneOptions) -> Grid:
+    """Return which runs of each model and task are asked for."""
+    return Grid(places.learning_rates or (options.learning_rate,), places.dropouts or (None,), places.seeds)
 
 
 def plan_jobs(
@@ -82,32 +99,26 @@ def plan_jobs(
     command: str,
 ) -> list[Job]:
     """The runs of one model and task: those of the grid, or those of the other seeds at what the grid chose."""
-    output = Path(places.output)
-    grid = [
-        Cell(name, places.name, task, rate, dropout, places.seeds[0])
-        for rate in places.learning_rates or (options.learning_rate,)
-        for dropout in places.dropouts or (None,)
+    output, grid = Path(places.output), grid_of(places, options)
+    cells = [
+        Cell(name, places.name, task, rate, dropout, grid.seeds[0]) for rate in grid.rates for dropout in grid.dropouts
     ]
-    cells = grid
     if not is_grid:
-        found = [result for cell in grid if (result := read_result(cell.folder(output)))]
+        found = [result for cell in cells if (result := read_result(cell.folder(output)))]
         found = [result for result in found if result["score"] is not None]
         if not found:
             return []
-        rate, dropout = choose(found, all_of_them=True)
+        rate, dropout = choose(found, grid.seeds[0])
         cells = [Cell(name, places.name, task, rate, dropout, seed) for seed in places.seeds[1:]]
+    beside = Cell(name, places.name, task, grid.rates[0], grid.dropouts[0], grid.seeds[0]).folder(output).parent
     if places.mnli_first and task != MNLI:
         checkpoint = str(
-            _begun_with(output, grid[0], name, places.name, MNLI) or best_model(output, name, places.name, MNLI)
+            _begun_with(output, beside, name, places.name, MNLI) or best_model(output, name, places.name, MNLI, grid)
         )
-    teacher = None
-    if places.teacher is not None:
-        teacher = teacher_folder(places.teacher, output, task, places.name)
-        if "{task}" not in places.teacher:
-            best = Path(teacher)
-            teacher = str(_begun_with(output, grid[0], *best.relative_to(output).parts[:3]) or best)
-    epochs_of = {_task_named(told): epochs for told, epochs in (places.epochs_of or {}).items()}
+    teacher = teacher_of(places, task, beside)
+    epochs_of = {task_named(told): epochs for told, epochs in places.epochs_by_task.items()}
     epochs = epochs_of.get(task, options.epochs)
+    digests = checkpoint_digest(checkpoint), None if teacher is None else checkpoint_digest(teacher)
     return [
         Job(
             cell,
@@ -128,12 +139,28 @@ def plan_jobs(
             places.test,
             places.skip_bad_rows,
             command,
+            digests,
         )
         for cell in cells
     ]
 
 
-def _task_named(told: str) -> str:
+def teacher_of(places: GlueRunOptions, task: str, beside: Path) -> str | None:
+    """Return the folder of a task's teacher: that which the runs in `beside`, the task's folder, learned from so far.
+
+    Raises `OptionError` or `FolderError` when there is none.
+    """
+    if places.teacher is None:
+        return None
+    output = Path(places.output)
+    teacher = teacher_folder(places.teacher, output, task, places.name)
+    if "{task}" not in places.teacher:
+        best = Path(teacher)
+        teacher = str(_begun_with(output, beside, *best.relative_to(output).parts[:3]) or best)
+    return teacher
+
+
+def task_named(told: str) -> str:
     """The task that `--epochs-of` names, in whatever case. Raises `OptionError` for none."""
     for name in GLUE:
         if name.lower() == told.lower():
@@ -141,18 +168,22 @@ def _task_named(told: str) -> str:
     raise OptionError(f"--epochs-of: {told} is no task; tasks are {', '.join(GLUE)}")
 
 
-def _begun_with(output: Path, cell: Cell, model: str, recipe: str, task: str) -> Path | None:
-    """The trained model of so a name that earlier runs like `cell` began with or learned from, if it is kept still."""
+def _begun_with(output: Path, beside: Path, model: str, recipe: str, task: str) -> Path | None:
+    """The trained model of so a name that earlier runs in `beside` began with or learned from, if it is kept still."""
     place = (output / model / recipe / task).resolve()
-    for source in sorted(sources(output).get(cell.folder(output).parent, ())):
+    for source in sorted(sources(output).get(beside, ())):
         if source.parent.parent == place and (source / "config.json").is_file():
             return source
     return None
 
 
-def best_model(output: Path, model: str, recipe: str, task: str) -> Path:
-    """Return the kept weights of the best run. Raises `FolderError` when there are none."""
-    results = [r for r in summarise(output) if (r.model, r.recipe, r.task) == (model, recipe, task)]
+def best_model(output: Path, model: str, recipe: str, task: str, grid: Grid | None = None) -> Path:
+    """Return the kept weights of the best run, of those in `grid` if it is given.
+
+    Raises `FolderError` when there are none, or when runs of several kinds go by that name.
+    """
+    results = [r for r in summarise(output, grid) if (r.model, r.recipe, r.task) == (model, recipe, task)]
+    check_one_kind(results, output)
     folder = results[0].best / MODEL if results else None
     if folder is None or not (folder / "config.json").is_file():
         why = (
@@ -160,6 +191,17 @@ def best_model(output: Path, model: str, recipe: str, task: str) -> Path:
         )
         raise FolderError(f"{output}: no trained model of {model}, {recipe}, {task} is kept there; {why}")
     return folder
+
+
+def check_one_kind(results: Sequence[TaskResult], output: Path) -> None:
+    """Raise `FolderError` when the results of one model, recipe and task are of runs that cannot be put together."""
+    if len(results) > 1:
+        kinds = "; ".join(result.variant for result in results)
+        raise FolderError(
+            f"{output}: {results[0].model}, {results[0].recipe}, {results[0].task} has runs of other options, rows or "
+            f"checkpoints under one name ({kinds}): delete those that are not meant, in "
+            f"{results[0].best.parent}"
+        )
 
 
 def teacher_folder(told: str, output: Path, task: str, recipe: str) -> str:

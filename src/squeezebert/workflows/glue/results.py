@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,17 @@ import numpy as np
 
 from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError
+from squeezebert.workflows.glue.identity import (
+    DIGEST,
+    MODEL,
+    group_differences,
+    is_inside,
+    place_of,
+    told_apart,
+    told_checkpoint,
+)
 
-RESULT, PREDICTIONS, MODEL, LOG = "result.json", "predictions.npz", "model", "log.txt"
+RESULT, PREDICTIONS, LOG = "result.json", "predictions.npz", "log.txt"
 BEGUN = "begun.json"
 MEASURED = "measured.json"
 
@@ -55,7 +66,11 @@ class Cell:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return what a finished run found, or None. Raises `FolderError` for a damaged file."""
+    """Return what a finished run found, or None.
+
+    Raises `FolderError` for a damaged file, and for one that is of another run than its folder: a copy would count
+    twice.
+    """
     path = folder / RESULT
     if not path.is_file():
         return None
@@ -65,8 +80,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             found[name]
         if found["task"] not in GLUE or not isinstance(found["subsets"], list):
             raise ValueError("it is not as glue run writes it")
+        cell = Cell(**{name: found[name] for name in ("model", "recipe", "task", "learning_rate", "dropout", "seed")})
+        names = (str(cell.model), str(cell.recipe), cell.task, cell.run)
     except (ValueError, KeyError, TypeError) as error:
         raise FolderError(f"{path}: damaged ({type(error).__name__}: {error}); delete it to run it again") from error
+    there = folder.absolute().parts[-len(names) :]
+    if there != names:
+        raise FolderError(
+            f"{path}: it is the result of {'/'.join(names)}, and lies in {'/'.join(there)}: the folder was copied or "
+            "renamed. Rename it back, or delete it; for another name of a model or recipe, change it in every "
+            f"{RESULT} below as well"
+        )
     return found
 
 
@@ -86,7 +110,7 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(folder / PREDICTIONS, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FolderError(
             f"{folder / PREDICTIONS}: cannot be read ({error}); delete the folder to run it again"
         ) from error
@@ -121,51 +145,132 @@ class TaskResult:
     grid: tuple[dict[str, Any], ...]
     """Findings of every run, those of other learning rates as well."""
     subsets: tuple[str, ...]
-    """Tables that have not the official number of rows."""
+    """Tables it learned from or was scored on that have not the official number of rows."""
+    test_subsets: tuple[str, ...] = ()
+    """Test tables that have not."""
     diverged: int = 0
     """Seeds at the chosen learning rate and dropout that came to nothing."""
+    variant: str = ""
+    """What distinguishes these runs from others of the same model, recipe and task, or of its other tasks."""
 
     @property
     def median(self) -> float:
         """Median over the seeds."""
         return statistics.median(self.scores)
 
+    def __str__(self) -> str:
+        return ", ".join([self.model, self.recipe, self.task, *([self.variant] if self.variant else [])])
 
-def summarise(output: Path) -> list[TaskResult]:
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a model and task that a command asks for."""
+
+    rates: tuple[float, ...]
+    """Learning rates."""
+    dropouts: tuple[float | None, ...]
+    """Dropouts; None where they are no part of the grid."""
+    seeds: tuple[int, ...]
+    """Seeds, the one that the grid is tried with first."""
+
+    def __contains__(self, found: dict[str, Any]) -> bool:
+        return (
+            found["learning_rate"] in self.rates and found["dropout"] in self.dropouts and found["seed"] in self.seeds
+        )
+
+
+Run = tuple[Path, dict[str, Any]]
+
+
+def summarise(output: Path, grid: Grid | None = None) -> list[TaskResult]:
     """Group the finished runs by model, recipe and task, in the order of the tasks on the leaderboard.
 
-    Learning rate and dropout are those of the best first-seed run, as `glue run` chooses them; runs that diverged have
-    no score and count for nothing.
+    Learning rate and dropout are those of the best first-seed run, as `glue run` chooses them; of the runs in `grid`
+    alone where it is given. Runs that diverged have no score and count for nothing. Runs of other options, rows or
+    checkpoints than the rest of their group are a result by themselves, with a `variant`.
     """
-    groups: dict[tuple[str, str, str], list[tuple[Path, dict[str, Any]]]] = {}
-    for folder, found in all_results(output):
-        groups.setdefault((found["model"], found["recipe"], found["task"]), []).append((folder, found))
     order = {name: place for place, name in enumerate(GLUE)}
-    results = []
-    for (model, recipe, task), runs in sorted(groups.items(), key=lambda item: (item[0][:2], order[item[0][2]])):
-        scored = [(folder, found) for folder, found in runs if found["score"] is not None]
-        if not scored:
-            continue
-        chosen = choose([found for _, found in scored])
-        of_chosen = [(folder, found) for folder, found in scored if setting(found) == chosen]
-        diverged = sum(setting(found) == chosen for _, found in runs if found["score"] is None)
-        of_chosen.sort(key=lambda run: run[1]["seed"])
-        best = max(of_chosen, key=lambda run: run[1]["score"])
-        subsets = dict.fromkeys(name for _, found in scored for name in found["subsets"])
-        results.append(
-            TaskResult(
+    results: list[tuple[TaskResult, dict[str, Any]]] = []
+    for (model, recipe, task), runs in sorted(
+        grouped(output).items(), key=lambda item: (item[0][:2], order[item[0][2]])
+    ):
+        kinds = of_one_kind(runs, output)
+        labels = told_apart([kind[0][1] for kind in kinds]) if len(kinds) > 1 else [""]
+        for kind, label in zip(kinds, labels, strict=True):
+            mine = [run for run in kind if grid is None or run[1] in grid]
+            scored = [run for run in mine if run[1]["score"] is not None]
+            if not scored:
+                continue
+            chosen = choose([found for _, found in scored], None if grid is None else grid.seeds[0])
+            of_chosen = sorted((run for run in scored if setting(run[1]) == chosen), key=lambda run: run[1]["seed"])
+            tables = dict.fromkeys(name for _, found in scored for name in found["subsets"])
+            tests = [split.name for split in GLUE[task].test]
+            result = TaskResult(
                 model,
                 recipe,
                 task,
                 tuple(found["score"] for _, found in of_chosen),
-                best[0],
+                max(of_chosen, key=lambda run: run[1]["score"])[0],
                 {"learning_rate": chosen[0], "dropout": chosen[1]},
-                tuple(found for _, found in runs),
-                tuple(subsets),
-                diverged,
+                tuple(found for _, found in mine),
+                tuple(name for name in tables if name not in tests),
+                tuple(name for name in tables if name in tests),
+                sum(setting(found) == chosen for _, found in mine if found["score"] is None),
+                label,
             )
-        )
-    return results
+            results.append((result, kind[0][1]))
+    return _by_checkpoint(results, output)
+
+
+def grouped(output: Path) -> dict[tuple[str, str, str], list[Run]]:
+    """Return the finished runs of each model, recipe and task."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for folder, found in all_results(output):
+        groups.setdefault((found["model"], found["recipe"], found["task"]), []).append((folder, found))
+    return groups
+
+
+def of_one_kind(runs: Sequence[Run], output: Path) -> list[list[Run]]:
+    """Divide the runs of a group into those that differ in nothing but what a grid varies."""
+    kinds: list[list[Run]] = []
+    for run in runs:
+        for kind in kinds:
+            if not any(group_differences(one, run[1], output) for _, one in kind):
+                kind.append(run)
+                break
+        else:
+            kinds.append([run])
+    return kinds
+
+
+def _by_checkpoint(results: Sequence[tuple[TaskResult, dict[str, Any]]], output: Path) -> list[TaskResult]:
+    """Tell apart the tasks of a model and recipe that began from checkpoints that hold different things."""
+    starts: dict[tuple[str, str], set[str]] = {}
+    for result, found in results:
+        if digest := start_of(found, output)[1]:
+            starts.setdefault((result.model, result.recipe), set()).add(digest)
+    told = []
+    for result, found in results:
+        name, digest = start_of(found, output)
+        if digest and "checkpoint" not in result.variant and len(starts[result.model, result.recipe]) > 1:
+            label = f"checkpoint {told_checkpoint(name, digest)}"
+            told.append(replace(result, variant=", ".join(filter(None, [label, result.variant]))))
+        else:
+            told.append(result)
+    return told
+
+
+def start_of(found: dict[str, Any], output: Path) -> tuple[str, str | None]:
+    """Return the name and hash of the checkpoint that a run began from; none for a model trained in `output`."""
+    options = found.get("options") or {}
+    name = str(options.get("checkpoint", ""))
+    return (name, None) if is_inside(name, output) else (name, options.get("checkpoint" + DIGEST))
+
+
+def unfinished(output: Path) -> list[Path]:
+    """Return the folders of runs that were begun and have no result yet."""
+    begun = (path.parent for path in sorted(output.glob(f"*/*/*/*/{BEGUN}")))
+    return [folder for folder in begun if not (folder / RESULT).is_file()]
 
 
 def sources(output: Path) -> dict[Path, set[Path]]:
@@ -182,7 +287,7 @@ def sources(output: Path) -> dict[Path, set[Path]]:
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         for name in filter(None, named):
-            source = Path(name).resolve()
+            source = place_of(str(name), output)
             if source.name == MODEL and output.resolve() in source.parents:
                 found.setdefault(path.parent.parent, set()).add(source)
     return found
@@ -190,10 +295,8 @@ def sources(output: Path) -> dict[Path, set[Path]]:
 
 def lost(output: Path) -> dict[tuple[str, str, str], int]:
     """Return models, recipes and tasks of which every run diverged, and how many these are."""
-    runs: dict[tuple[str, str, str], list[float | None]] = {}
-    for _, found in all_results(output):
-        runs.setdefault((found["model"], found["recipe"], found["task"]), []).append(found["score"])
-    return {key: len(scores) for key, scores in runs.items() if all(score is None for score in scores)}
+    groups = grouped(output).items()
+    return {key: len(runs) for key, runs in groups if all(found["score"] is None for _, found in runs)}
 
 
 def setting(found: dict[str, Any]) -> tuple[float, float | None]:
@@ -201,10 +304,10 @@ def setting(found: dict[str, Any]) -> tuple[float, float | None]:
     return found["learning_rate"], found["dropout"]
 
 
-def choose(runs: list[dict[str, Any]], all_of_them: bool = False) -> tuple[float, float | None]:
+def choose(runs: Sequence[dict[str, Any]], first_seed: int | None = None) -> tuple[float, float | None]:
     """Return the learning rate and dropout of the best run of the grid; of equals, the lower learning rate.
 
-    With `all_of_them`, each run is one of the grid, whatever it was when it was made.
+    The grid is the runs with `first_seed`, whatever they were when they were made, or those that were part of one.
     """
-    grid = [run for run in runs if run["in_grid"] or all_of_them] or runs
+    grid = [run for run in runs if (run["in_grid"] if first_seed is None else run["seed"] == first_seed)] or runs
     return setting(max(grid, key=lambda run: (run["score"], -run["learning_rate"])))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from squeezebert.data.glue import GLUE
 from squeezebert.data.glue.submission import FILES, write_submission
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.workflows.glue.options import GlueSubmitOptions
-from squeezebert.workflows.glue.results import TaskResult, read_predictions, summarise
+from squeezebert.workflows.glue.plan import check_one_kind
+from squeezebert.workflows.glue.results import TaskResult, read_predictions, read_result, summarise
 
 
 def submit(options: GlueSubmitOptions) -> list[str]:
@@ -18,17 +21,21 @@ def submit(options: GlueSubmitOptions) -> list[str]:
     official number of rows.
     """
     results = _results_of(options)
-    answers, lines, missing = {}, [], []
+    answers: dict[str, np.ndarray] = {}
+    lines, missing = [], []
     for name, (task, split) in FILES.items():
         result = results.get(task.name)
-        found = {} if result is None else read_predictions(result.best)
-        if result is None or split.name not in found:
+        predictions = {} if result is None else read_predictions(result.best)
+        # Answers to other test rows than those that came after, by a model that is gone
+        stale = [] if result is None else (read_result(result.best) or {}).get("stale", [])
+        if result is None or split.name not in predictions or split.name in stale:
             missing.append(name)
             continue
-        answers[name] = found[split.name]
+        answers[name] = predictions[split.name]
         best = max(result.scores)
-        where = f"{best:.1f} on the dev rows, the best of {len(result.scores)} seeds there"
-        lines.append(f"{name}: {len(found[split.name])} answers of {result.best.name} ({where})")
+        rows = "a subset of the dev rows, or trained on one" if result.subsets else "the dev rows"
+        where = f"{best:.1f} on {rows}, the best of {len(result.scores)} seeds there"
+        lines.append(f"{name}: {len(answers[name])} answers of {result.best.name} ({where})")
     if missing and not options.partial:
         raise FolderError(
             f"{options.folder}: {options.model} has no answers for {', '.join(missing)}: run those tasks with "
@@ -41,6 +48,13 @@ def submit(options: GlueSubmitOptions) -> list[str]:
     output = Path(options.output)
     if not output.name or output.is_dir():
         raise OptionError(f"--output {options.output}: expected the name of a zip file")
+    for name, found in answers.items():
+        task, split = FILES[name]
+        if len(found) != split.rows:
+            raise FolderError(
+                f"{results[task.name].best}: it answered {len(found)} rows of {task.name} {split.name}, and {name} "
+                f"has to have {split.rows}: repeat glue run with the whole test table in --data-dir"
+            )
     write_submission(output, answers)
     taken = " (incomplete: the leaderboard does not take it)" if missing else ""
     return [*lines, *([f"missing: {', '.join(missing)}"] if missing else []), f"written: {output}{taken}"]
@@ -58,5 +72,7 @@ def _results_of(options: GlueSubmitOptions) -> dict[str, TaskResult]:
     chosen = options.recipe_name or recipes[0]
     if chosen not in recipes:
         raise OptionError(f"--recipe-name {chosen}: {options.model} has results of {', '.join(recipes)}")
-    of_recipe = {result.task: result for result in mine if result.recipe == chosen}
-    return {name: of_recipe[name] for name in GLUE if name in of_recipe}
+    of_task = {name: [r for r in mine if (r.recipe, r.task) == (chosen, name)] for name in GLUE}
+    for results in of_task.values():
+        check_one_kind(results, Path(options.folder))
+    return {name: results[0] for name, results in of_task.items() if results}
