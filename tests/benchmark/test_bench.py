@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from squeezebert.benchmark.baselines import write_baseline
-from squeezebert.benchmark.latency import made_up_inputs
+from squeezebert.benchmark.latency import exported_files, made_up_inputs
 from squeezebert.benchmark.named import write_named
 from squeezebert.benchmark.roofline import Product, _model, bare_times, profile_file, read_profile
 from squeezebert.benchmark.starting import measure_start
@@ -103,11 +103,10 @@ def test_a_start_is_of_a_new_process_without_torch(files):
     assert not start.needs_torch
 
 
-def test_an_exported_folder_answers_text_when_it_starts(single):
-    from squeezebert.benchmark.latency import exported_files
-
-    file = exported_files(single.output, "x")["x fp32"]
-    assert not measure_start(file, threads=1, folder=single.output, precision="fp32", runs=1).needs_torch
+def test_an_exported_folder_answers_a_text_when_it_starts(single, encoder):
+    for folder in (single.output, encoder.folder):
+        file = exported_files(folder, "x")["x fp32"]
+        assert not measure_start(file, threads=1, folder=folder, precision="fp32", runs=1).needs_torch
 
 
 def test_the_command_measures_folders_checkpoints_and_writes_a_page(single, tmp_path, capsys):

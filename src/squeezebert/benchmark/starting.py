@@ -12,11 +12,11 @@ from pathlib import Path
 
 from squeezebert.benchmark.latency import TimedFile
 
-# An exported folder answers text; a bare file has no tokenizer, and answers token ids
+# An exported folder answers the first of its own texts; a bare file has no tokenizer, and answers token ids
 _FOLDER = """
 import squeezebert
 model = squeezebert.load({folder!r}, threads={threads}, precision={precision!r})
-model.predict([({text!r}, {text!r}) if model.manifest.pair else {text!r}])
+model.answer_sample(model.manifest.samples[0])
 """
 _FILE = """
 import numpy as np
@@ -36,7 +36,6 @@ else:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(peak, "torch" in sys.modules, flush=True)
 """
-_TEXT = "The first answer is the one that people wait for."
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def measure_start(
 ) -> Start:
     """Start a process several times and let it answer once: a text with an exported `folder`, else token ids."""
     if folder is not None:
-        code = _FOLDER.format(folder=str(folder), threads=threads, precision=precision, text=_TEXT)
+        code = _FOLDER.format(folder=str(folder), threads=threads, precision=precision)
     else:
         told = {"path": str(file.path), "disabled": file.disabled_optimizers, "exact": file.exact}
         code = _FILE.format(threads=threads, **told)

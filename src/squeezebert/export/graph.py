@@ -305,7 +305,6 @@ def write_graph(
     graph.eval()
     proto = _trace(graph, opset)
     _fill(proto, graph)
-    _drop_ones(proto)
     onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, str(path))
@@ -349,10 +348,13 @@ def _told(value: object) -> object:
 
 
 def _trace_anew(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
-    # The exporter joins weights that are equal and drops products with 1: none of these
-    unlike = copy.deepcopy(graph)
-    for number, tensor in enumerate(unlike.state_dict().values()):
-        tensor.fill_(number + 2)
+    # The exporter joins weights that are equal and drops products with 1: none of these. Each is one number in memory
+    stand_ins: dict[int, Any] = {}
+    for number, tensor in enumerate([*graph.parameters(), *graph.buffers()]):
+        stand_in = torch.full((1,), number + 2.0).expand(tensor.shape)
+        is_weight = isinstance(tensor, nn.Parameter)
+        stand_ins[id(tensor)] = nn.Parameter(stand_in, requires_grad=False) if is_weight else stand_in
+    unlike = copy.deepcopy(graph, stand_ins)
     # Three tensors of their own: two names for one tensor would be exported as one input
     example: tuple[Tensor, ...] = (
         torch.ones(2, 9, dtype=torch.long),
@@ -378,36 +380,25 @@ def _trace_anew(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
             )
         except ModuleNotFoundError as error:
             raise DependencyError(f"{error}: pip install 'squeezebert[train]'") from error
+    weights = graph.state_dict()
+    model = cast(Any, program).model
+    for name in set(weights) & set(model.graph.initializers):
+        del model.graph.initializers[name]  # or the values of `unlike` would be written out just to be dropped
     proto = cast(onnx.ModelProto, cast(Any, program).model_proto)
     _drop_traces(proto)
     _sum_residuals(proto)
-    weights = graph.state_dict()
     read = {name for node in proto.graph.node for name in node.input}
     there = {tensor.data_ptr() for name, tensor in weights.items() if name in read}
     absent = [name for name, tensor in weights.items() if tensor.data_ptr() not in there]
     if absent:  # computed with while tracing, so that the values of `unlike` would be in every file
         raise RuntimeError(f"torch {torch.__version__} does not export {', '.join(absent)} as inputs of the graph")
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
     return proto
 
 
 def _fill(proto: onnx.ModelProto, graph: EncoderGraph) -> None:
-    """Put the weights of `graph` into a trace."""
-    read = {name for node in proto.graph.node for name in node.input}
-    for name, tensor in graph.state_dict().items():
-        if name in read:
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(tensor.numpy(), name))
-
-
-def _drop_ones(proto: onnx.ModelProto) -> None:
-    """Take out products with factors that are all one, and the factors."""
-    ones = {
-        tensor.name
-        for tensor in proto.graph.initializer
-        if _FACTOR.search(tensor.name) and (onnx.numpy_helper.to_array(tensor) == 1).all()
-    }
+    """Put the weights of `graph` into a trace, and take out products with factors that are all one."""
+    weights = graph.state_dict()
+    ones = {name for name, tensor in weights.items() if _FACTOR.search(name) and bool((tensor == 1).all())}
     dropped: dict[str, str] = {}
     for node in list(proto.graph.node):
         if node.op_type == "Mul" and ones & set(node.input):
@@ -417,10 +408,13 @@ def _drop_ones(proto: onnx.ModelProto) -> None:
     for node in proto.graph.node:
         for number, name in enumerate(node.input):
             node.input[number] = dropped.get(name, name)
-    for tensors, gone in ((proto.graph.initializer, ones), (proto.graph.value_info, dropped)):
-        kept = [tensor for tensor in tensors if tensor.name not in gone]
-        del tensors[:]
-        tensors.extend(kept)
+    kept = [value for value in proto.graph.value_info if value.name not in dropped]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    read = {name for node in proto.graph.node for name in node.input}
+    for name, tensor in weights.items():
+        if name in read:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(tensor.numpy(), name))
 
 
 def _divide_norm(norm: nn.LayerNorm, scale_C: Tensor | None) -> nn.LayerNorm:
@@ -443,7 +437,7 @@ def _divide_linear(layer: nn.Linear, temperature: float) -> nn.Linear:
 
 
 def _or_ones(scale: Tensor | None, channels: int) -> Tensor:
-    """What is not scaled is multiplied by ones, which `_drop_ones` takes out of the file."""
+    """What is not scaled is multiplied by ones, which `_fill` leaves out of the file."""
     return torch.ones(channels) if scale is None else scale
 
 
