@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
-from inspect import get_annotations
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
 
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ArgumentParser
 
-from squeezebert import __version__
 from squeezebert.data.corruption import CorruptionOptions
 from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
+from squeezebert.parsing import Verbs, dashed, parser_of, recipes_first, values_of
 from squeezebert.search.options import SearchOptions, SearchPlaces
 from squeezebert.training.options import (
     DistilOptions,
@@ -302,8 +299,7 @@ def demo(options: DemoOptions, command: str) -> None:
     print(run_demo(options, command, say))
 
 
-# verb -> its function, and what its options are made of, in the order of the function's arguments
-VERBS: dict[str, tuple[Callable[..., None], tuple[type, ...]]] = {
+VERBS: Verbs = {
     "train": (train, (TrainPlaces, DataOptions, FinetuneOptions)),
     "squeeze": (squeeze, (SqueezePlaces, ShapeOptions, GeneralDistilOptions)),
     "distil": (distil, (DistilPlaces, DataOptions, FinetuneOptions, DistilOptions)),
@@ -344,22 +340,19 @@ FAMILIES = {
 }
 # Exit status of a run that was asked to end and saved itself: start it again (BSD's EX_TEMPFAIL)
 UNFINISHED = 75
-# Options that are written without a name, first things first
-POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "sorter", "names", "texts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 1 for an error that was explained, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
-    chosen = parser.parse_args(recipes_first(dashed(given)))
-    verb, values_of = chosen.verb, chosen[chosen.verb]
+    chosen = parser.parse_args(recipes_first(dashed(given), FAMILIES))
+    verb, parsed = chosen.verb, chosen[chosen.verb]
     if verb in FAMILIES:
-        verb, values_of = f"{verb} {values_of.verb}", values_of[values_of.verb]
+        verb, parsed = f"{verb} {parsed.verb}", parsed[parsed.verb]
     function, parts = VERBS[verb]
     try:
-        values = [part(**{f.name: _value(part, f.name, values_of[f.name]) for f in fields(part)}) for part in parts]
-        function(*values, command=shlex.join(["squeezebert", *given]))
+        function(*values_of(parts, parsed), command=shlex.join(["squeezebert", *given]))
     except ModuleNotFoundError as error:
         if (error.name or "squeezebert").startswith("squeezebert"):
             raise
@@ -384,116 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _default(field: Field[Any]) -> list[Any]:
-    made: Any = field.default if field.default_factory is MISSING else field.default_factory()
-    return list(made)
-
-
-def _value(options: type, name: str, given: Any) -> Any:
-    """A parsed value as its dataclass has it: lists are how several words on a command line come."""
-    return tuple(given) if get_origin(get_type_hints(options)[name]) is tuple else given
-
-
-class Parser(ArgumentParser):
-    """A parser that says what is wrong with a recipe in words."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End the program with a message."""
-        if "does not support item assignment" in message or "object is not iterable" in message:
-            message = "a recipe has one value where several can be given: write a list, as `text: [corpus.txt]`"
-        super().error(message, ex)
-
-
 def build_parser() -> ArgumentParser:
-    """Return the parser of all verbs, made from their dataclasses."""
-    parser = Parser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subcommands(required=True, dest="verb")
-    families = {}
-    for name, summary in FAMILIES.items():
-        family = Parser(description=summary)
-        verbs.add_subcommand(name, family, help=summary)
-        families[name] = family.add_subcommands(required=True, dest="verb")
-    for name, (function, parts) in VERBS.items():
-        summary = (function.__doc__ or "").strip()
-        verb = Parser(description=summary)
-        for part in parts:
-            add_options(verb, part)
-        verb.add_argument(
-            "--recipe",
-            action="config",
-            help="YAML file of options, by their names here; what is typed beside it means more.",
-        )
-        family_name, _, own = name.rpartition(" ")
-        (families[family_name] if family_name else verbs).add_subcommand(own, verb, help=summary)
-    return parser
-
-
-def add_options(parser: ArgumentParser, options: type) -> None:
-    """Add an option for each field of a dataclass, its help from the docstring under the field."""
-    hints = get_type_hints(options)
-    group = parser.add_argument_group((options.__doc__ or "").strip().splitlines()[0].rstrip("."))
-    documented = field_docstrings(options)
-    own = get_annotations(options)
-    for field in sorted(fields(options), key=lambda field: field.name not in own):  # what verbs share comes last
-        help_text = documented[field.name]
-        required = field.default is MISSING and field.default_factory is MISSING
-        if hints[field.name] is bool:
-            group.add_argument(
-                f"--{field.name.replace('_', '-')}",
-                action=ActionYesNo(no_prefix="no-"),
-                default=field.default,
-                help=help_text,
-            )
-        elif get_origin(hints[field.name]) in (list, tuple):
-            several: dict[str, Any] = {"required": True} if required else {"default": _default(field)}
-            of = get_args(hints[field.name])[0]
-            if field.name in POSITIONAL:
-                group.add_argument(field.name, type=of, nargs="+", help=help_text)
-                continue
-            group.add_argument(f"--{field.name.replace('_', '-')}", type=of, nargs="+", help=help_text, **several)
-        elif field.name in POSITIONAL:
-            group.add_argument(field.name, type=hints[field.name], help=help_text)
-        else:
-            extra: dict[str, Any] = {"required": True} if required else {"default": field.default}
-            flag = f"--{field.name.replace('_', '-')}"
-            group.add_argument(flag, type=hints[field.name], help=help_text, **extra)
-
-
-def field_docstrings(options: type) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass and of those it is made from."""
-    from docstring_parser import parse_from_object
-
-    found = {}
-    for one in reversed(options.__mro__[:-1]):
-        found.update(
-            {entry.args[1]: " ".join((entry.description or "").split()) for entry in parse_from_object(one).params}
-        )
-    return found
-
-
-def recipes_first(arguments: Sequence[str]) -> list[str]:
-    """Put recipes before other options, whose values then count: what is typed means more than what a file says."""
-    rest, recipes = [], []
-    words = iter(arguments)
-    for word in words:
-        if word == "--recipe":
-            recipes += [word, *(value for value in [next(words, None)] if value is not None)]
-        elif word.startswith("--recipe="):
-            recipes.append(word)
-        else:
-            rest.append(word)
-    verb = 2 if rest and rest[0] in FAMILIES else 1
-    return [*rest[:verb], *recipes, *rest[verb:]]
-
-
-def dashed(arguments: Sequence[str]) -> list[str]:
-    """Accept `--max_length` for `--max-length`, as recipes and Python spell it."""
-    changed = []
-    for argument in arguments:
-        name, sign, value = argument.partition("=")
-        changed.append(name.replace("_", "-") + sign + value if name.startswith("--") else argument)
-    return changed
+    """Return the parser of all verbs."""
+    return parser_of(VERBS, FAMILIES)
 
 
 def say(line: str) -> None:

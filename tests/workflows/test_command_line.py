@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import topic_rows
-from squeezebert.cli import VERBS, build_parser, dashed, main
+from squeezebert.cli import FAMILIES, VERBS, build_parser, main
+from squeezebert.parsing import dashed, field_docstrings, recipes_first
 from typed import run
 
 
@@ -199,8 +200,6 @@ def test_every_option_is_explained(verb, capsys):
     assert "--" in text
     from dataclasses import fields
 
-    from squeezebert.cli import field_docstrings
-
     for part in VERBS[verb][1]:
         documented = field_docstrings(part)
         assert all(documented.get(field.name) for field in fields(part))
@@ -272,16 +271,14 @@ def test_the_module_is_the_program():
 
 @pytest.mark.parametrize("before", [True, False])
 def test_what_is_typed_means_more_than_a_recipe(tmp_path, before):
-    from squeezebert.cli import recipes_first
-
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("batch_size: 7\nepochs: 9\n")
     told = ["--batch-size", "5"]
     told = [*told, "--recipe", str(recipe)] if before else [f"--recipe={recipe}", *told]
     given = ["train", "data.csv", "--output", "model", *told]
-    found = build_parser().parse_args(recipes_first(given))["train"]
+    found = build_parser().parse_args(recipes_first(given, FAMILIES))["train"]
     assert (found.batch_size, found.epochs) == (5, 9)
-    assert recipes_first(["glue", "run", "--model", "a", "--recipe", "b"]) == [
+    assert recipes_first(["glue", "run", "--model", "a", "--recipe", "b"], FAMILIES) == [
         "glue",
         "run",
         "--recipe",
