@@ -226,39 +226,54 @@ def aims_table(record: dict[str, Any]) -> str:
         )
         return float(row["median_ms"])
 
+    def bare(precision: str) -> float:
+        """Time of SqueezeBERT's products alone."""
+        (row,) = (
+            row
+            for row in record["rows"]
+            if (row["model"], row["precision"], row["threads"]) == ("squeezebert", precision, 1)
+        )
+        return float(row["limit_ms"])
+
     def of(name: str) -> dict[str, Any]:
         return dict(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
-    ours = ms("squeezebert", "int8")
     (squeezed,) = (
         row for row in of("squeeze_latency")["rows"] if (row["shape"], row["precision"]) == ("low rank", "int8")
     )
-    (share,) = (
-        row["share_of_limit"]
-        for row in record["rows"]
-        if (row["model"], row["precision"], row["threads"]) == ("squeezebert", "int8", 1)
-    )
     start = record["models"]["minilm-l6-squeezed int8"]["start"]
-    rows: list[tuple[str, float, float, str]] = [
-        ("SqueezeBERT int8 : BERT-base fp32", 7.5, ms("bert-base", "fp32") / ours, "x"),
-        ("SqueezeBERT int8 : BERT-base int8", 2.5, ms("bert-base", "int8") / ours, "x"),
-        ("SqueezeBERT int8 : MobileBERT int8", 0.85, ms("mobilebert", "int8") / ours, "x"),
-        ("SqueezeBERT fp32 : BERT-base fp32", 2.7, ms("bert-base", "fp32") / ms("squeezebert", "fp32"), "x"),
-        ("squeezed MiniLM int8 : MiniLM int8, the usual export", 2.3, squeezed["bursts"]["128"]["ratio"], "x"),
-        ("SqueezeBERT int8, share of its products alone", 0.5, share, ""),
+    reader, bulk = max(of("bulk")["faster"].items(), key=lambda item: item[1])
+    # What, the aim, what was reached, and what would be if SqueezeBERT took no longer than its products alone
+    rows: list[tuple[str, float, float, float | None]] = [
+        (
+            f"SqueezeBERT {ours} : {other} {theirs}",
+            aim,
+            ms(name, theirs) / ms("squeezebert", ours),
+            ms(name, theirs) / bare(ours),
+        )
+        for ours, other, name, theirs, aim in (
+            ("int8", "BERT-base", "bert-base", "fp32", 7.5),
+            ("int8", "BERT-base", "bert-base", "int8", 2.5),
+            ("int8", "MobileBERT", "mobilebert", "int8", 0.85),
+            ("fp32", "BERT-base", "bert-base", "fp32", 2.7),
+        )
+    ]
+    rows += [
+        ("squeezed MiniLM int8 : MiniLM int8, the usual export", 2.3, squeezed["bursts"]["128"]["ratio"], None),
+        ("products alone : SqueezeBERT int8", 0.5, bare("int8") / ms("squeezebert", "int8"), None),
         *(
-            (f"SqueezeBERT {p}, 2 threads : 1", 1.7, ms("squeezebert", p) / ms("squeezebert", p, 2), "x")
+            (f"SqueezeBERT {p}, 2 threads : 1", 1.7, ms("squeezebert", p) / ms("squeezebert", p, 2), None)
             for p in ("fp32", "int8")
         ),
-        ("10,000 short texts : transformers' pipeline", 10, max(of("bulk")["faster"].values()), "x"),
+        (f"10,000 short texts, {reader} : transformers' pipeline", 10, bulk, None),
     ]
-    lines = ["| | aim | reached | |", "|---|---:|---:|---|"]
-    for what, aim, reached, unit in rows:
-        met = "" if round(reached, 2) >= aim else "missed"
-        lines.append(f"| {what} | {aim:g}{unit} | {reached:.2f}{unit} | {met} |")
+    lines = ["| | aim | reached | | with its products alone |", "|---|---:|---:|---|---:|"]
+    for what, aim, reached, limit in rows:
+        met = "" if reached >= aim else "missed"
+        lines.append(f"| {what} | {aim:g}x | {reached:.2f}x | {met} | {'' if limit is None else f'{limit:.2f}x'} |")
     met = "" if start["seconds"] <= 0.6 and not start["needs_torch"] else "missed"
     what = "first answer of a new process, squeezed MiniLM int8, torch-free"
-    lines.append(f"| {what} | 0.6 s | {start['seconds']:.2f} s | {met} |")
+    lines.append(f"| {what} | 0.6 s | {start['seconds']:.2f} s | {met} | |")
     return "\n".join(lines)
 
 
