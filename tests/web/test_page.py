@@ -325,6 +325,27 @@ def test_a_question_before_the_model_is_there_is_answered_then(single, visit):
     assert shown(page)["given"]
 
 
+def test_one_text_before_a_model_of_pairs_is_there_is_no_question(multi, visit):
+    page = visit(multi.output).page
+    page.fill("#text", "the train was late")
+    page.keyboard.press("Control+Enter")
+    until(page, "document.getElementById('summary').textContent.includes('write the second one too')")
+    assert page.evaluate("document.activeElement.id") == "text-pair"
+    assert not page.query_selector_all("#rows tr")
+    page.keyboard.type("the boat was early")
+    page.keyboard.press("Control+Enter")
+    until(page, "document.querySelectorAll('#rows tr').length > 0")
+    found = shown(page)["probabilities"]
+    answers = {
+        precision: load(multi.output, 1, precision).predict([("the train was late", "the boat was early")])[0]
+        for precision in ("fp32", "int8")  # whichever the page has measured to be the faster by now
+    }
+    assert any(
+        found == {label: near(precision)(value) for label, value in answer.probabilities.items()}
+        for precision, answer in answers.items()
+    )
+
+
 def damaged(site: Path, folder: Path, name: str, content: bytes | None) -> Path:
     """A copy of a page in which a file has other content, or is missing."""
     shutil.copytree(site, folder)
