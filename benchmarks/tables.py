@@ -431,9 +431,12 @@ def _of_rate(run: dict[str, Any] | None) -> str:
 
 
 def forms_table(record: dict[str, Any]) -> str:
-    """Each form's time next to the exported one's in the same run."""
+    """Each form's time next to the exported one's in the same run; with several threads, that of the fastest tenth."""
     names = list(dict.fromkeys(form["form"] for form in record["forms"]))
     found = {(form["form"], form["precision"]): form for form in record["forms"]}
+    told = record["options"]
+    # For stretches of seconds this machine's two cores do the work of one: a median is of either kind of stretch
+    which, called = ("median_ms", "medians") if told["threads"] == 1 else ("low_ms", "fastest tenths")
     lines = [
         "| form | fp32, ms | next to the exported | int8, ms | next to the exported |",
         "|---|---:|---:|---:|---:|",
@@ -442,13 +445,12 @@ def forms_table(record: dict[str, Any]) -> str:
         same = next(form["same_function"] for form in record["forms"] if form["form"] == name)
         cells = [name + ("" if same else " (another function)")]
         for precision in ("fp32", "int8"):
-            form = found.get((name, precision))
-            cells += ["", ""] if form is None else [f"{form['median_ms']:.1f}", f"{form['ratio']:.2f}"]
+            form, exported = found.get((name, precision)), found["as exported", precision]
+            cells += ["", ""] if form is None else [f"{form[which]:.1f}", f"{form[which] / exported[which]:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    told = record["options"]
     lines += [
         "",
-        f"`{record['command']}`: one text of {told['length']} tokens, {told['threads']} thread(s), medians of",
+        f"`{record['command']}`: one text of {told['length']} tokens, {told['threads']} thread(s), {called} of",
     ]
     lines.append(f"{told['runs']} interleaved runs. {made_on(record)}")
     return "\n".join(lines)

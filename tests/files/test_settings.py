@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from squeezebert.files.errors import OptionError
-from squeezebert.files.settings import check_place, read_settings, write_settings
+from squeezebert.files.places import check_place
+from squeezebert.files.settings import read_settings, write_settings
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_what_is_written_is_read_again_and_nothing_else_is_left(tmp_path):
 
 def test_an_output_that_cannot_be_written_is_named_as_given_and_leaves_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
-    for place, cause in (("none/p.yaml", "no folder"), ("folder", "is a folder"), ("a" * 300, "cannot be written")):
+    for place, cause in (("none/p.yaml", "no folder"), ("folder", "a folder"), ("a" * 300, "cannot be written")):
         with pytest.raises(OptionError, match=cause) as caught:
             check_place(str(tmp_path / place))
         with pytest.raises(OptionError, match="cannot be written") as later:

@@ -227,7 +227,7 @@ def test_an_output_that_cannot_be_written_is_found_out_before_any_work(single, r
     line = refused(capsys, *told, tmp_path / "nodir" / "p.yaml")
     assert f"--output {tmp_path / 'nodir' / 'p.yaml'}: there is no folder" in line
     line = refused(capsys, *told, tmp_path / "m", "--overwrite")
-    assert f"--output {tmp_path / 'm'}: is a folder" in line
+    assert f"--output {tmp_path / 'm'}: a folder" in line
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
 
 

@@ -348,13 +348,7 @@ def _told(value: object) -> object:
 
 
 def _trace_anew(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
-    # The exporter joins weights that are equal and drops products with 1: none of these. Each is one number in memory
-    stand_ins: dict[int, Any] = {}
-    for number, tensor in enumerate([*graph.parameters(), *graph.buffers()]):
-        stand_in = torch.full((1,), number + 2.0).expand(tensor.shape)
-        is_weight = isinstance(tensor, nn.Parameter)
-        stand_ins[id(tensor)] = nn.Parameter(stand_in, requires_grad=False) if is_weight else stand_in
-    unlike = copy.deepcopy(graph, stand_ins)
+    unlike = copy.deepcopy(graph, _stand_ins(graph))
     # Three tensors of their own: two names for one tensor would be exported as one input
     example: tuple[Tensor, ...] = (
         torch.ones(2, 9, dtype=torch.long),
@@ -387,12 +381,30 @@ def _trace_anew(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
     proto = cast(onnx.ModelProto, cast(Any, program).model_proto)
     _drop_traces(proto)
     _sum_residuals(proto)
+    _check_inputs(proto, weights)
+    return proto
+
+
+def _stand_ins(graph: EncoderGraph) -> dict[int, Any]:
+    """Return what a copy of the graph holds in place of its tensors, by their `id`, as `copy.deepcopy` takes it.
+
+    The exporter joins weights that are equal and drops products with 1: none of these. Each is one number in memory.
+    """
+    stand_ins: dict[int, Any] = {}
+    for number, tensor in enumerate([*graph.parameters(), *graph.buffers()]):
+        stand_in = torch.full((1,), number + 2.0).expand(tensor.shape)
+        is_weight = isinstance(tensor, nn.Parameter)
+        stand_ins[id(tensor)] = nn.Parameter(stand_in, requires_grad=False) if is_weight else stand_in
+    return stand_ins
+
+
+def _check_inputs(proto: onnx.ModelProto, weights: dict[str, Tensor]) -> None:
+    """Raise where a weight was computed with while tracing: the values of its stand-in would be in every file."""
     read = {name for node in proto.graph.node for name in node.input}
     there = {tensor.data_ptr() for name, tensor in weights.items() if name in read}
     absent = [name for name, tensor in weights.items() if tensor.data_ptr() not in there]
-    if absent:  # computed with while tracing, so that the values of `unlike` would be in every file
+    if absent:
         raise RuntimeError(f"torch {torch.__version__} does not export {', '.join(absent)} as inputs of the graph")
-    return proto
 
 
 def _fill(proto: onnx.ModelProto, graph: EncoderGraph) -> None:

@@ -5,7 +5,6 @@ Serves the policies of moderation and the rules of pairs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from squeezebert.files.errors import OptionError
+from squeezebert.files.places import part_of
 
 
 def read_settings(path: Path, kind: str) -> Any:
@@ -26,7 +26,7 @@ def read_settings(path: Path, kind: str) -> Any:
 
 def write_settings(path: Path, told: Mapping[str, Any]) -> None:
     """Write a YAML file. Raises `OptionError` where it cannot be written; what was there is then still there."""
-    part = _part(path)
+    part = part_of(path)
     try:
         part.write_text(yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True), encoding="utf-8")
         part.replace(path)
@@ -35,25 +35,6 @@ def write_settings(path: Path, told: Mapping[str, Any]) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def check_place(name: str) -> None:
-    """Raise `OptionError` where `write_settings` could not write the file that `--output` names, before any work."""
-    path = Path(name)
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-        raise OptionError(f"--output {name}: is a folder: name a file")
-    if not os.path.isdir(path.parent):  # noqa: PTH112
-        raise OptionError(f"--output {name}: there is no folder {path.parent}: make it, or name another")
-    part = _part(path)
-    try:
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise OptionError(f"--output {name}: cannot be written: {error.strerror}") from error
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 class _Loader(yaml.SafeLoader):

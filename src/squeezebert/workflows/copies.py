@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
-from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.errors import OptionError, TableError
 from squeezebert.files.lock import only_run
+from squeezebert.files.places import check_place
 from squeezebert.runtime.copies import Cluster, Copies, find_copies, import_faiss
 from squeezebert.runtime.pairs import POSITIVE, CopyRule, PairScorer, exact_copies, read_rule, write_rule
 from squeezebert.runtime.predictor import load
@@ -43,7 +44,9 @@ def sweep_table(options: CopiesOptions) -> str:
     if not -1 < rule.threshold <= 1:
         raise OptionError(f"--rule {options.rule}: threshold {rule.threshold:g}: expected a cosine above -1, to 1")
     check_output(options.output, options.overwrite, options.file, options.rule, options.vectors)
-    vectors = None if options.vectors is None else _place_of_vectors(options.vectors)
+    if options.vectors is not None:
+        check_place(options.vectors, "--vectors", others=(options.file, options.rule))
+    vectors = None if options.vectors is None else Path(options.vectors)
     with nullcontext() if vectors is None else only_run(vectors):
         return _sweep(options, VectorStore(model, vectors), rule.threshold)
 
@@ -113,15 +116,13 @@ def score_table(options: PairsScoreOptions) -> str:
 def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None]) -> str:
     """Choose from which score on pairs are copies, write it, and return what it reaches on the labelled rows.
 
-    Exact copies have no part in it: they are known without a threshold. Raises `FolderError` for the model and an
-    output that is there, `TableError` for the rows, and `OptionError` where the label of copies is not to be found or
-    no threshold reaches the precision.
+    Exact copies have no part in it: they are known without a threshold. Raises `FolderError` for the model,
+    `TableError` for the rows, and `OptionError` where the output cannot be written or is there, the label of copies is
+    not to be found, or no threshold reaches the precision.
     """
     from squeezebert.data.thresholds import describe, precise_threshold, reached
 
-    output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
+    check_place(options.output, overwrite=options.overwrite, others=(options.data,))
     model = load(options.folder, options.threads, options.precision)
     scorer = PairScorer(model, options.positive if options.positive in model.labels else None)
     skipped: list[TableError] = []
@@ -153,11 +154,14 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
     told = reached(held, present)
     wanted = {"least_precision": options.least_precision}
     chosen = {"rows": len(every), "exact": len(every) - len(examples), "copies": int(present.sum()), "wanted": wanted}
-    write_rule(output, CopyRule(threshold, scorer.measure, scorer.positive, model.digest, chosen | {"reached": told}))
+    write_rule(
+        Path(options.output),
+        CopyRule(threshold, scorer.measure, scorer.positive, model.digest, chosen | {"reached": told}),
+    )
     said = [f"copies from {scorer.measure} {threshold:.3f} on: {int(held.sum())} pairs, {describe(told)}"]
     if held.sum() < _FEW:
         said.append(f"warning: {int(held.sum())} pairs are few to know a precision by; give more rows")
-    return "\n".join([*said, f"written: {output}"])
+    return "\n".join([*said, f"written: {options.output}"])
 
 
 def json_cluster(cluster: Cluster, examples: list[Example], with_text: bool = True) -> dict[str, Any]:
@@ -216,15 +220,6 @@ def _rule(scorer: PairScorer, options: CopiesOptions | PairsScoreOptions) -> Cop
     rule = read_rule(Path(options.rule))
     scorer.check(rule)
     return rule
-
-
-def _place_of_vectors(name: str) -> Path:
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise OptionError(f"--vectors {name}: no folder {path.parent}")
-    if path.is_dir():
-        raise OptionError(f"--vectors {name}: a folder; name a file")
-    return path
 
 
 def _reading(options: PairsScoreOptions | PairsChooseOptions) -> DataOptions:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from squeezebert.files.errors import OptionError
-from squeezebert.files.settings import check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,4 +402,3 @@ class PairsChooseOptions(EngineOptions, TableOptions):
         super().__post_init__()
         if not 0 < self.least_precision <= 1:
             raise OptionError(f"--least-precision {self.least_precision}: expected a share above 0, to 1")
-        check_place(self.output)

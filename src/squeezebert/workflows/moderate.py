@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
-from squeezebert.files.errors import FolderError, OptionError, TableError
-from squeezebert.files.settings import check_place
+from squeezebert.files.errors import OptionError, TableError
+from squeezebert.files.places import check_place
 from squeezebert.files.tables import RowError
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
@@ -36,10 +36,7 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and an output
     that cannot be written, which is found out first.
     """
-    check_place(options.output)
-    output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise FolderError(f"{output} is there already: choose another --output, or --overwrite it")
+    check_place(options.output, overwrite=options.overwrite, others=(options.data,))
     model = load(options.folder, options.threads, options.precision)
     labels = _labels(options, model)
     reading = {name: getattr(options, name) for name in ("disguises", "sentences", "longest")}
@@ -69,8 +66,8 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
     wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
     told = {"rows": len(found), "wanted": wanted, "reached": chosen}
-    write_policy(output, Policy(rules, **reading, model=model.digest, chosen=told))
-    return "\n".join([*lines, f"written: {output}"])
+    write_policy(Path(options.output), Policy(rules, **reading, model=model.digest, chosen=told))
+    return "\n".join([*lines, f"written: {options.output}"])
 
 
 def choose_rule(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, TableError
+from squeezebert.files.places import check_place
 from squeezebert.runtime.predictor import Prediction, Predictor, load
 from squeezebert.workflows.job_options import PredictOptions
 
@@ -137,32 +138,9 @@ def json_line(row: dict[str, Any]) -> str:
 
 
 def check_output(written: str, overwrite: bool, *others: str | None) -> None:
-    """Raise `OptionError` where an output cannot be made, is not to be replaced, or is a file that is read or kept.
-
-    `others` are the other files of the command, whether they are there or not.
-    """
-    if written == "-":
-        return
-    place = Path(written)
-    if any(other not in (None, "-") and _same(str(other), written) for other in others):
-        raise OptionError(f"--output {written}: a file that this command reads or keeps; name another")
-    if place.is_dir():
-        raise OptionError(f"--output {written}: a folder; name a file")
-    if not place.parent.is_dir():
-        raise OptionError(f"--output {written}: there is no folder {place.parent}: make it, or name another")
-    if place.is_file() and not overwrite:
-        raise OptionError(f"--output {written}: is there already: choose another name, or --overwrite it")
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two names are of one file; a text that somebody typed in a file's place is of none."""
-    try:
-        first, second = Path(one), Path(other)
-        if first.exists() and second.exists():
-            return first.samefile(second)
-        return first.resolve() == second.resolve()
-    except (OSError, ValueError):
-        return False
+    """As `check_place`, but that - is standard output, and a device can be written to."""
+    if written != "-":
+        check_place(written, overwrite=overwrite, others=others, at_once=False)
 
 
 @contextmanager

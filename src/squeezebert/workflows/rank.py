@@ -12,6 +12,7 @@ from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, TableError
 from squeezebert.files.lock import only_run
+from squeezebert.files.places import check_place
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
 from squeezebert.workflows.job_options import RankOptions
@@ -29,9 +30,9 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
     """
     others = (options.file, options.liked, options.disliked, options.vectors)
     check_output(options.output, options.overwrite, *others)
+    if options.vectors is not None:
+        check_place(options.vectors, "--vectors", others=others[:-1])
     path = None if options.vectors is None else Path(options.vectors)
-    if path is not None and not path.parent.is_dir():
-        raise OptionError(f"--vectors {path}: there is no folder {path.parent}: make it, or name another place")
     model = load(options.folder, options.threads, options.precision)
     with nullcontext() if path is None else only_run(path):
         store = VectorStore(model, path)

@@ -1,0 +1,60 @@
+"""The name of a file that a command is to write in; what would keep it from being written, out, before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from squeezebert.files.errors import OptionError
+
+
+def check_place(
+    name: str,
+    option: str = "--output",
+    *,
+    overwrite: bool = True,
+    others: Iterable[str | None] = (),
+    at_once: bool = True,
+) -> None:
+    """Raise `OptionError` where a file cannot be written, is not to be replaced, or is one that is read or kept.
+
+    `others` are the other files of the command, whether they are there or not; - is a stream and no file. What is
+    written line by line, and not `at_once`, may also be a device.
+    """
+    path = Path(name)
+    if any(other not in (None, "-") and _same(str(other), name) for other in others):
+        raise OptionError(f"{option} {name}: a file that this command reads or keeps; name another")
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        raise OptionError(f"{option} {name}: a folder; name a file")
+    if not os.path.isdir(path.parent):  # noqa: PTH112
+        raise OptionError(f"{option} {name}: there is no folder {path.parent}: make it, or name another")
+    if not overwrite and os.path.isfile(path):  # noqa: PTH113
+        raise OptionError(f"{option} {name}: is there already: choose another name, or --overwrite it")
+    if not at_once:
+        return
+    part = part_of(path)
+    try:
+        part.touch()
+    except OSError as error:
+        raise OptionError(f"{option} {name}: cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return where a file is written before it takes its name."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are of one file; a text that somebody typed in a file's place is of none."""
+    try:
+        first, second = Path(one), Path(other)
+        if first.exists() and second.exists():
+            return first.samefile(second)
+        return first.resolve() == second.resolve()
+    except (OSError, ValueError):
+        return False
