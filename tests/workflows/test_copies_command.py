@@ -15,6 +15,7 @@ from squeezebert.files.lock import only_run
 from squeezebert.runtime import copies as runtime_copies
 from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
+from squeezebert.runtime.ranking import VectorStore
 from tiny_checkpoints import save_checkpoint, texts, tiny_model
 from typed import refused, run
 
@@ -76,6 +77,13 @@ def test_groups_are_written_with_where_their_members_are(encoder, tmp_path, caps
     again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert all("text" not in member for group in again for member in group["members"])
     assert [group["centre"]["line"] for group in again] == [group["centre"]["line"] for group in groups]
+    (tmp_path / "one.txt").write_text("another text\n")
+    told = tuple(tmp_path / "one.txt" if one == table else one for one in told)
+    assert "--forget: name the file" in refused(capsys, *told, "--forget")
+    for forgotten in (13, 0):
+        assert run(*told, "--vectors", tmp_path / "v.npz", "--forget") == 0
+        assert f"vectors of {forgotten} texts forgotten" in capsys.readouterr().err
+    assert len(VectorStore(encoder, tmp_path / "v.npz")) == 1
 
 
 def test_odd_texts_get_an_answer(encoder, tmp_path, capsys):

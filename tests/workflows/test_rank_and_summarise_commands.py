@@ -55,6 +55,16 @@ def test_a_feed_is_ranked(encoder, feed, capsys, monkeypatch):
     again = [json.loads(line) for line in out.splitlines()]
     assert len(again) == 3
     assert again[0]["line"] != 2
+    # Of the texts that are gone, nothing is kept; the vectors of those that are left out as rated are
+    (feed / "fewer.csv").write_text("\n".join((feed / "items.csv").read_text().splitlines()[:11]) + "\n")
+    fewer = [feed / "fewer.csv" if one == feed / "items.csv" else one for one in told]
+    for forgotten in (30, 0):
+        assert run(*fewer, "--new", "--forget") == 0
+        assert f"0 read; vectors of {forgotten} texts forgotten" in capsys.readouterr().err
+    assert run(*fewer) == 0
+    assert "; 0 read" in capsys.readouterr().err
+    assert run(*told) == 0
+    assert "; 30 read" in capsys.readouterr().err
 
 
 def test_vectors_of_a_run_that_ends_early_are_kept(encoder, feed, capsys, monkeypatch):
@@ -89,9 +99,12 @@ def test_what_cannot_be_ranked_is_explained(encoder, single, feed, capsys, monke
     assert "empty: it holds no rows" in refused(capsys, *told, "--disliked", feed / "empty.txt")
     assert "read once" in refused(capsys, "rank", encoder.folder, "-", "--liked", "-")
     assert "--top 0" in refused(capsys, *told, *liked, "--top", 0)
+    assert "--forget: name the file" in refused(capsys, *told, *liked, "--forget")
     items = (feed / "items.csv").read_text()
-    line = refused(capsys, *told, *liked, "--vectors", feed / "items.csv")
-    assert "or something else" in line
+    assert "reads or keeps" in refused(capsys, *told, *liked, "--vectors", feed / "items.csv")
+    (feed / "other.npz").write_text(items)
+    assert "or something else" in refused(capsys, *told, *liked, "--vectors", feed / "other.npz")
+    assert (feed / "other.npz").read_text() == items
     assert (feed / "items.csv").read_text() == items
     assert "there is no folder" in refused(capsys, *told, *liked, "--vectors", feed / "none" / "v.npz")
     both = ("--vectors", feed / "new.npz", "--output", feed / "new.npz")

@@ -62,6 +62,14 @@ class VectorStore:
         for i, text in enumerate(texts):
             self._known.pop(text_key(text, i), None)
 
+    def keep(self, texts: Iterable[str]) -> int:
+        """Leave out the vectors of all but these texts, and return how many went."""
+        kept = {text_key(text, i) for i, text in enumerate(texts)}
+        gone = [key for key in self._known if key not in kept]
+        for key in gone:
+            del self._known[key]
+        return len(gone)
+
     def save(self) -> None:
         """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
         if self.path is None:

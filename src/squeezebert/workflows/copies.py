@@ -68,6 +68,11 @@ def _sweep(options: CopiesOptions, store: VectorStore, threshold: float) -> str:
         for cluster in found.clusters:
             stream.write(json_line(json_cluster(cluster, examples, options.with_text)))
     said = [*_told(found, threshold)]
+    if options.forget:
+        gone = store.keep(example.text for example in examples)
+        if gone:
+            store.save()
+        said.append(f"vectors of {gone} texts forgotten")
     if skipped:
         said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
     if found.cut:

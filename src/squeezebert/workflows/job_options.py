@@ -270,6 +270,8 @@ class RankOptions(EngineOptions, TableOptions, OutputOptions):
     """Table or text file of items that the reader disliked; they count a quarter."""
     vectors: str | None = None
     """File that keeps what the encoder made of each text, so that no text is read twice; made where it is missing."""
+    forget: bool = False
+    """Leave out of `--vectors` what this run has not: the vectors of texts that are gone."""
     top: int | None = None
     """Items to list; all by default."""
     new: bool = False
@@ -283,6 +285,8 @@ class RankOptions(EngineOptions, TableOptions, OutputOptions):
             raise OptionError(f"--top {self.top}: expected 1 or more")
         if self.liked is None and self.disliked is None:
             raise OptionError("--liked: name items that the reader liked (or some they disliked, --disliked)")
+        if self.forget and self.vectors is None:
+            raise OptionError("--forget: name the file that vectors are kept in, --vectors")
         if [self.file, self.liked, self.disliked].count("-") > 1:
             raise OptionError("-: standard input can be read once; name files for the others")
 
@@ -331,6 +335,8 @@ class CopiesOptions(EngineOptions, TableOptions, OutputOptions):
     vectors: str | None = None
     """File to keep the texts' vectors in: what it holds is not computed again, so that a run that was cut off goes
     on, and a collection that grew is read from where it ended."""
+    forget: bool = False
+    """Leave out of `--vectors` what this run has not: the vectors of texts that are gone."""
     with_text: bool = True
     """Write the texts into their groups, and not only where they are."""
 
@@ -338,6 +344,8 @@ class CopiesOptions(EngineOptions, TableOptions, OutputOptions):
         super().__post_init__()
         if self.threshold is not None and self.rule is not None:
             raise OptionError("--threshold and --rule both say what a copy is: give one of them")
+        if self.forget and self.vectors is None:
+            raise OptionError("--forget: name the file that vectors are kept in, --vectors")
         if self.threshold is not None and not -1 < self.threshold <= 1:
             raise OptionError(f"--threshold {self.threshold}: expected a cosine above -1, to 1")
 

@@ -40,6 +40,7 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
         liked, disliked, items = (
             _items(source, options, report) for source in (options.liked, options.disliked, options.file)
         )
+        texts = [example.text for example in [*liked, *disliked, *items]]
         if options.new:
             rated = {example.text for example in [*liked, *disliked]}
             items = [item for item in items if item.text not in rated]
@@ -48,6 +49,10 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
         finally:
             if path is not None and len(store) > known:
                 store.save()
+        read = len(store) - known
+        gone = store.keep(texts) if options.forget else 0
+        if gone:
+            store.save()
     ranker = Ranker(store)
     ranker.learn([example.text for example in liked], [example.text for example in disliked])
     best = ranker.rank([item.text for item in items], options.top) if items else []
@@ -56,7 +61,8 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
             item = items[place]
             about = {"rank": number, "score": score, "source": item.source, "line": item.line, "text": item.text}
             stream.write(json_line(about))
-    return f"{len(items)} items ranked by {len(liked)} liked and {len(disliked)} disliked; {len(store) - known} read"
+    said = f"{len(items)} items ranked by {len(liked)} liked and {len(disliked)} disliked; {read} read"
+    return f"{said}; vectors of {gone} texts forgotten" if options.forget else said
 
 
 def _items(source: str | None, options: RankOptions, report: Callable[[str], None]) -> list[Example]:
