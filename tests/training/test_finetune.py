@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def test_a_killed_run_resumes_to_the_same_weights(topics, tiny_base, tmp_path):
         with pytest.raises(Killed):
             finetune(topics, tiny_base, tmp_path / "cut", options, callbacks=[KillAt(step)])
     lines: list[str] = []
-    resumed = finetune(topics, tiny_base, tmp_path / "cut", options, report=lines.append)
+    elsewhere = shutil.copytree(tiny_base, tmp_path / "elsewhere")  # the same checkpoint, wherever it lies
+    resumed = finetune(topics, elsewhere, tmp_path / "cut", options, report=lines.append)
     assert any("resuming at step" in line for line in lines)
     assert resumed.metrics == whole.metrics
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))

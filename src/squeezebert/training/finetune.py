@@ -32,6 +32,7 @@ from transformers import (
 
 from squeezebert.data.batches import tokenise
 from squeezebert.data.calibration import Calibration, calibrate, held_out_decisions
+from squeezebert.data.corpus import tokenizer_hash
 from squeezebert.data.examples import Example, LabelledData, encode_targets
 from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
 from squeezebert.files.errors import DivergedError, FolderError, OptionError
@@ -255,11 +256,11 @@ def finetune(
     trained_head = model is not None
     if model is None:
         model, trained_head = load_base(base, data, any_architecture=any_architecture)
-    fingerprint = _fingerprint(data, unlabelled, base, model, options, distil, teacher)
+    tokenizer = load_tokenizer(base)
+    fingerprint = _fingerprint(data, unlabelled, tokenizer, model, options, distil, teacher)
     if not overwrite:
         check_output(output, fingerprint, RECORD)
     model.accepts_loss_kwargs = False  # or Trainer takes losses for summed, and scales them by accumulation
-    tokenizer = load_tokenizer(base)
     check_tokens(base, tokenizer, model)
     max_length = min(options.max_length, longest(model))
     if distil is not None and distil.refit and not trained_head:
@@ -414,14 +415,16 @@ def _finite(predictions: Any) -> np.ndarray:
 def _fingerprint(
     data: LabelledData,
     unlabelled: Sequence[Example],
-    base: str | Path,
+    tokenizer: Any,
     model: Any,
     options: FinetuneOptions,
     distil: Any,
     teacher: Any,
 ) -> str:
+    """What a run is known by when it goes on: what its checkpoints hold, wherever they lie."""
     digest = hashlib.sha256()
-    told = {**asdict(options), "base": str(base), "distil": None if distil is None else asdict(distil)}
+    told = {**asdict(options), "distil": None if distil is None else asdict(distil)}
+    told["tokenizer"] = tokenizer_hash(tokenizer)
     told.pop("report_to")
     digest.update(json.dumps([told, data.task, data.labels], sort_keys=True).encode())
     for one in (model, teacher):

@@ -24,6 +24,7 @@ import transformers
 from torch import Tensor, nn
 
 from squeezebert.data.calibration import fit_temperature
+from squeezebert.data.corpus import tokenizer_hash
 from squeezebert.data.corruption import Corrupted, CorruptionOptions, Corruptor
 from squeezebert.data.metrics import probabilities_of
 from squeezebert.files.english import TAGS, is_word, units
@@ -437,7 +438,7 @@ def _write(
 def _fingerprint(
     model: Any, tokenizer: Any, sentences: Sentences, options: MarkerOptions, corruption: CorruptionOptions
 ) -> str:
-    told = [asdict(options), asdict(corruption), sentences.digest, tokenizer.backend_tokenizer.to_str()]
+    told = [asdict(options), asdict(corruption), sentences.digest, tokenizer_hash(tokenizer)]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     add_model(digest, model)
     return digest.hexdigest()

@@ -42,7 +42,9 @@ def latest_save(work: Path) -> str | None:
 
 def add_model(digest: Any, model: Any) -> None:
     """Add a model's configuration and weights to a hash: the same name may have others after a kill."""
-    digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    told = model.config.to_dict()
+    told.pop("_name_or_path", None)  # where it lies, which may be elsewhere now
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
