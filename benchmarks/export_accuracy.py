@@ -1,12 +1,12 @@
 """What an exported file loses: accuracy and size of each way to write one, for teachers and squeezed students.
 
-python benchmarks/export_accuracy.py --data DIR --work DIR [--tasks SST-2,CoLA,STS-B,QNLI,banking77]
+python benchmarks/export_accuracy.py --data DIR --work DIR [--tasks SST-2,CoLA,STS-B,QNLI,banking77] [--forms A,B]
 
 Works on the teachers that `glue.py` or `squeeze.py teachers` left in the work folder, and on low-rank students
 squeezed from them and distilled for 200,000 tokens. Each is exported in int8 with dynamic and with static ranges, with
 word embeddings in 4 bits, and pruned to the vocabulary of its training texts. Accuracy is that of the rows that
 training did not see, rows paired. A run that was cut off goes on where it was; tasks that are not asked for keep their
-cells.
+cells. `--forms` are words of the forms to write, all by default.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ def pruned(checkpoint: Path, task: Task, runs: Runs) -> Path:
     return folder
 
 
-def measure(tasks: list[Task], runs: Runs, threads: int) -> Iterator[dict[str, Any]]:
+def measure(tasks: list[Task], runs: Runs, threads: int, words: list[str]) -> Iterator[dict[str, Any]]:
     for task in tasks:
         _, cell = teacher_of(task, runs)
         for kind in ("teacher", "student"):
             checkpoint = runs.work / cell["folder"] if kind == "teacher" else student_of(task, runs)
             for form, (what, options) in FORMS.items():
+                if not any(word in form for word in words):
+                    continue
 
                 def run(
                     checkpoint: Path = checkpoint,
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tasks", default="SST-2,CoLA,STS-B,QNLI,banking77")
+    parser.add_argument("--forms", default="int8")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -122,7 +125,7 @@ def main() -> None:
         command = command.replace(str(path), name)
     place = RESULTS / "export_accuracy.json"
     before = json.loads(place.read_text(encoding="utf-8"))["cells"] if place.exists() else []
-    done = list(measure(tasks, Runs(options.work), options.threads))
+    done = list(measure(tasks, Runs(options.work), options.threads, options.forms.split(",")))
     kept = [cell for cell in before if cell["task"] not in {task.name for task in tasks}]
     record = {
         "command": command,
