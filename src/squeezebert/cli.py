@@ -372,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.strerror is None:
             raise
-        say(f"error: {error.filename or 'output'}: {error.strerror}")
+        say(f"error: {error.filename or getattr(parsed, 'output', None) or 'output'}: {error.strerror}")
         return 1
     return 0
 

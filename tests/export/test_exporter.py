@@ -17,6 +17,7 @@ from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError, TableError
 from squeezebert.files.manifest import read_manifest
 from squeezebert.model import SqueezeBertForQuestionAnswering, SqueezeBertForSequenceClassification
+from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.runtime.predictor import load
 from tiny_checkpoints import VOCABULARY, logits_of, save_checkpoint, texts, tiny_model, tiny_tokenizer
 
@@ -251,7 +252,12 @@ def test_an_output_is_replaced_only_when_asked_and_only_if_exported(quick, tmp_p
     export_checkpoint(quick.checkpoint, out)
     with pytest.raises(FolderError, match="overwrite"):
         export_checkpoint(quick.checkpoint, out)
-    (out / "note").write_text("old")
+    (out / "onnx" / "note").write_text("mine")
+    with pytest.raises(FolderError, match=r"holds onnx/note beside an exported model"):
+        export_checkpoint(quick.checkpoint, out, ExportOptions(overwrite=True))
+    assert (out / "onnx" / "note").read_text() == "mine"
+    (out / "onnx" / "note").unlink()
+    (out / ".DS_Store").write_text("a file browser's")
     export_checkpoint(quick.checkpoint, out, ExportOptions(overwrite=True))
     assert files_of(out) == LAYOUT
     for other in (tmp_path / "other", tmp_path / "file"):
@@ -315,6 +321,15 @@ def test_odd_evaluation_text_is_compared_too(quick, tmp_path):
     rows = [{"text": text, "label": "calm"} for text in ("", "\ud800", "\0", "🙂", "the " * 5000, "x" * 50_000)]
     report = export_checkpoint(quick.checkpoint, tmp_path / "out", ExportOptions(force=True), examples=rows)
     assert report.manifest.verification["fp32"].rows == 6
+
+
+def test_answers_without_a_correlation_are_not_refused_for_it(regression, tmp_path):
+    for rows in ([{"text": "a boat", "label": 1.0}], [{"text": "a boat", "label": float(i)} for i in range(4)]):
+        options = ExportOptions(threads=1, overwrite=True)
+        report = export_checkpoint(regression.checkpoint, tmp_path / "out", options, examples=rows)
+        assert report.manifest.verification["fp32"].agreement == 1.0
+        assert any("agreement with fp32 not checked" in warning for warning in report.warnings)
+        assert report.refused is None
 
 
 @pytest.fixture
@@ -405,16 +420,36 @@ def test_labels_default_to_the_configuration(tmp_path):
     assert isinstance(found.model, SqueezeBertForSequenceClassification)
 
 
-def test_word_embeddings_in_4_bits_make_a_smaller_file_that_answers_alike(single, tmp_path):
+def test_word_embeddings_in_4_bits_make_a_smaller_file_that_answers_alike(single, tmp_path, caplog):
     report = export_checkpoint(
         single.checkpoint, tmp_path / "out", ExportOptions(threads=1, embeddings="int4", force=True)
     )
+    assert "quantize" not in caplog.text
     file = report.manifest.files["int8"]
     assert file.quantisation.endswith("word embeddings in 4 bits, a scale for each 64 channels")
     assert file.bytes < single.report.manifest.files["int8"].bytes
     agree = report.probabilities["int8"].argmax(axis=1) == report.probabilities["fp32"].argmax(axis=1)
     assert agree.mean() >= 0.9
     assert np.abs(report.probabilities["int8"] - single.report.probabilities["int8"]).max() > 0
+
+
+def test_options_that_would_do_nothing_are_refused():
+    for told in ({"embeddings": "int4"}, {"activations": "static"}, {"spare_blocks": 2}):
+        with pytest.raises(OptionError, match="serves the int8 file"):
+            ExportOptions(precision="fp32", **told)
+    with pytest.raises(OptionError, match="serves static activations alone"):
+        ExportOptions(ranges="minmax")
+
+
+def test_odd_widths_in_4_bits_are_refused_before_anything_is_written(tmp_path):
+    sizes = {"hidden_size": 33, "num_attention_heads": 3, "intermediate_size": 66, **dict.fromkeys(GROUP_FIELDS, 1)}
+    odd = save_checkpoint(tmp_path / "odd", tiny_model(**sizes))
+    with pytest.raises(OptionError, match="33 channels cannot be packed"):
+        export_checkpoint(odd, tmp_path / "out", ExportOptions(embeddings="int4"), progress=_nothing_is_written)
+
+
+def _nothing_is_written(step):
+    assert "fp32" not in step
 
 
 def test_embeddings_are_named_rightly():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -121,6 +123,10 @@ def test_static_ranges_go_with_words_in_4_bits(single, tmp_path):
     report = export_checkpoint(single.checkpoint, tmp_path / "out", options, calibration=texts(40, seed=3))
     assert "static" in report.manifest.files["int8"].quantisation
     assert "4 bits" in report.manifest.files["int8"].quantisation
+    assert not any("ranges were found" in warning for warning in report.warnings)
+    options = replace(options, overwrite=True)
+    few = export_checkpoint(single.checkpoint, tmp_path / "out", options, calibration=texts(3, seed=3))
+    assert any("ranges were found on 3 texts alone" in warning for warning in few.warnings)
     assert np.abs(report.probabilities["int8"] - report.probabilities["fp32"]).mean() < 0.1
 
 
@@ -130,6 +136,10 @@ def test_static_ranges_want_texts_of_the_models_kind(single, tmp_path):
             export_checkpoint(
                 single.checkpoint, tmp_path / "out", ExportOptions(activations="static"), calibration=given
             )
+    with pytest.raises(OptionError, match="all its texts are empty"):
+        export_checkpoint(
+            single.checkpoint, tmp_path / "out", ExportOptions(activations="static"), calibration=["", " "]
+        )
     with pytest.raises(OptionError, match="serves static ranges alone"):
         export_checkpoint(single.checkpoint, tmp_path / "out", calibration=["a"])
     assert not list(tmp_path.iterdir())

@@ -151,6 +151,23 @@ def test_export_verifies_on_a_table_of_the_users(exported, tmp_path, capsys):
     assert not (tmp_path / "out2").exists()
 
 
+def test_calibration_text_is_read_as_it_is_told(exported, tmp_path, capsys):
+    table = tmp_path / "calibration.csv"
+    rows = [f"{i},{text},{'b' * i}" for i, (text, _) in enumerate(topic_rows(40, seed=5))]
+    table.write_text("when,words,bar\n" + "\n".join(rows) + "\n41,a\0b,c\n")
+    told = ("export", exported[0], "--output", tmp_path / "out", "--activations", "static", "--calibration", table)
+    assert run(*told, "--force", "--skip-bad-rows") == 1
+    assert "name it with --text" in capsys.readouterr().err
+    assert run(*told, "--force", "--text", "words") == 1
+    assert "NUL" in capsys.readouterr().err
+    for option in ("--text", "--calibration-text"):
+        assert run(*told, "--force", "--overwrite", "--skip-bad-rows", option, "words") == 0
+        assert "skipped 1 rows" in capsys.readouterr().err
+        assert (
+            "static" in json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]["int8"]["quantisation"]
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -18,7 +18,7 @@ from squeezebert.benchmark.latency import TimedFile
 from squeezebert.export.exporter import DISABLED_OPTIMIZERS
 from squeezebert.export.graph import INPUTS, quiet, write_graph
 from squeezebert.export.options import ExportOptions
-from squeezebert.export.quantize import quantize_graph
+from squeezebert.export.quantize import quantize_graph, unadvised
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.teacher import accepted
@@ -94,5 +94,6 @@ def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
         )
         assert program is not None
         program.save(str(folder / "model.onnx"))
-    quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
+    with unadvised():
+        quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
     return {"fp32": TimedFile(folder / "model.onnx", ()), "int8": TimedFile(folder / "model_quantized.onnx", ())}

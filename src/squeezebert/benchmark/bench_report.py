@@ -24,8 +24,21 @@ def cells(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     told += [f"{row['median_ms']:.2f}", f"{row['low_ms']:.2f} to {row['high_ms']:.2f}"]
     told += [f"{ratio:.2f}x" for ratio in row["faster"].values()]
     if "limit_ms" in row:
-        told += [f"{row['limit_ms']:.2f}", f"{row['share_of_limit']:.0%}"]
+        share = row["share_of_limit"]
+        told += ["", ""] if share is None else [f"{row['limit_ms']:.2f}", f"{share:.0%}"]
     return told
+
+
+def labels(models: Sequence[str]) -> dict[str, str]:
+    """Return what a picture calls each model: the last parts of its path, as many as tell it from the others."""
+    parts = {name: name.rstrip("/").split("/") for name in models}
+    told: dict[str, str] = {}
+    for name in models:
+        for count in range(1, len(parts[name]) + 1):
+            told[name] = "/".join(parts[name][-count:])
+            if sum(other[-count:] == parts[name][-count:] for other in parts.values()) == 1:
+                break
+    return {name: label.replace("$", r"\$") for name, label in told.items()}  # or matplotlib would read a formula
 
 
 def about_columns(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -95,7 +108,8 @@ def plot_svg(record: Mapping[str, Any], threads: int, batch: int) -> str:
 
     rows = [row for row in record["rows"] if (row["threads"], row["batch"]) == (threads, batch)]
     lengths = sorted({row["tokens"] for row in rows})
-    names = list(dict.fromkeys(f"{row['model'].rstrip('/').rpartition('/')[2]} {row['precision']}" for row in rows))
+    called = labels(list(dict.fromkeys(row["model"] for row in rows)))
+    names = list(dict.fromkeys(f"{called[row['model']]} {row['precision']}" for row in rows))
     with pyplot.rc_context(STYLE):
         figure, plots = pyplot.subplots(
             1,
@@ -112,14 +126,14 @@ def plot_svg(record: Mapping[str, Any], threads: int, batch: int) -> str:
             for place, row in zip(places, own, strict=True):
                 axes.plot([row["low_ms"], row["high_ms"]], [place, place], color="0.2", linewidth=1)
                 axes.annotate(
-                    f"{row['median_ms']:.1f}",
+                    f"{row['median_ms']:.1f}" if row["median_ms"] >= 1 else f"{row['median_ms']:.2g}",
                     (row["high_ms"], place),
                     xytext=(3, 0),
                     textcoords="offset points",
                     va="center",
                     fontsize=8,
                 )
-                if "limit_ms" in row:
+                if row.get("limit_ms"):
                     axes.plot([row["limit_ms"]] * 2, [place - 0.4, place + 0.4], color="0.1", linewidth=2)
             axes.set_yticks(list(places), names)
             axes.set_ylim(len(own) - 0.4, -0.6)  # the first model on top
@@ -134,7 +148,7 @@ def plot_svg(record: Mapping[str, Any], threads: int, batch: int) -> str:
 _BODY = """<p>{{ note }}</p>
 {% for plot in plots %}<figure>{{ plot | safe }}
 <figcaption>Bars are medians, thin lines go from the fastest to the slowest tenth{% if limits %}; thick marks are what
-the file's products take alone, which it can hardly beat{% endif %}.</figcaption></figure>
+the file's products take alone, timed after the models, which it can hardly beat{% endif %}.</figcaption></figure>
 {% endfor %}<h2>Latency</h2>
 <div class="scroll"><table>
 <thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>

@@ -7,6 +7,7 @@ a file of its own: a network can hardly be faster than the sum of them.
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,9 +26,13 @@ from squeezebert.files.stopwatch import interleave
 from squeezebert.runtime.session import import_onnxruntime, open_session, session_options
 
 # onnxruntime's kernels that are products, and whether they are of integers
+_CONVOLUTIONS = ("Conv", "FusedConv", "ConvInteger", "QLinearConv")
 _FLOAT = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Conv", "FusedConv")
-_INTEGER = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "ConvInteger")
-_LEAST = 1_000_000  # operations of a product that counts: smaller ones are lookups and sums in disguise
+_INTEGER = (
+    *("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"),
+    *("ConvInteger", "QLinearConv"),
+)
+_LEAST = 1_000_000  # operations of a product that is timed alone: with fewer, the engine's call would be timed
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +65,9 @@ class Profile:
     kinds: Mapping[str, float]
     """Kernel -> milliseconds, largest first."""
     products: Mapping[Product, int]
-    """Product -> how often it is computed."""
+    """Product of a million operations or more -> how often it is computed."""
+    small: int = 0
+    """Operations of all smaller products together."""
 
 
 def profile_file(file: TimedFile, inputs: Mapping[str, np.ndarray], threads: int, runs: int = 10) -> Profile:
@@ -83,44 +90,55 @@ def profile_file(file: TimedFile, inputs: Mapping[str, np.ndarray], threads: int
 
 
 def read_profile(events: Iterable[Mapping[str, Any]], runs: int, skipped: int) -> Profile:
-    """Sum up a profile of `runs` equal runs, the first few of which are left out."""
+    """Return the medians of `runs` equal runs, the first few of which are left out, and the products of one."""
     nodes = [e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith("kernel_time")]
-    nodes = nodes[len(nodes) // runs * skipped :]
-    kept = runs - skipped
-    kinds: dict[str, float] = {}
+    each = len(nodes) // runs
+    taken: list[Counter[str]] = []  # by run: an interruption is one run's alone
+    for run in range(skipped, runs):
+        taken.append(Counter())
+        for event in nodes[run * each : (run + 1) * each]:
+            taken[-1][event["args"]["op_name"]] += event["dur"]
     products: Counter[Product] = Counter()
-    for event in nodes:
-        told = event["args"]
-        kind = told["op_name"]
-        kinds[kind] = kinds.get(kind, 0.0) + event["dur"] / 1e3 / kept
+    for event in nodes[len(nodes) - each :]:
+        kind = event["args"]["op_name"]
         if kind in (*_FLOAT, *_INTEGER):
-            found = _product(told, kind in _INTEGER)
-            if found is not None and found.operations >= _LEAST:
-                products[found] += 1
-    ordered = sorted(kinds.items(), key=lambda item: -item[1])
-    return Profile(dict(ordered), {one: round(count / kept) for one, count in products.items()})
+            products.update(_products(event["args"], kind in _INTEGER))
+    kinds = {kind: statistics.median(run[kind] for run in taken) / 1e3 for kind in set().union(*taken)}
+    small = sum(one.operations * count for one, count in products.items() if one.operations < _LEAST)
+    return Profile(
+        dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        {one: count for one, count in products.items() if one.operations >= _LEAST},
+        small,
+    )
 
 
-def _product(told: Mapping[str, Any], integer: bool) -> Product | None:
-    """The product of a kernel's event, from the shapes of what it read and made; constants are missing there."""
+def _products(told: Mapping[str, Any], integer: bool) -> Mapping[Product, int]:
+    """The products of a kernel's event, from the shapes of what it read and made; constants are missing there."""
     shapes = [next(iter(one.values())) for one in told["input_type_shape"]]
     made = next(iter(told["output_type_shape"][0].values()))
     first = shapes[0]
     if len(made) < 2 or not first:
-        return None
+        return {}
+    if told["op_name"] in _CONVOLUTIONS:  # (texts, channels, places) and (channels, channels a group, places)
+        filters = next((shape for shape in shapes[1:] if len(shape) == len(first) >= 3), None)
+        if filters is None:
+            return {}
+        groups = first[1] // filters[1]
+        rows = made[0] * prod(made[2:])
+        return {Product(1, rows, prod(filters[1:]), made[1] // groups, integer, True): groups}
     others = [shape for shape in shapes[1:] if len(shape) >= 2]
     if told["op_name"] in ("Gemm", "FusedGemm") and others == [made]:
         others = []  # what is added: the weights were laid out beforehand
     rows, columns = made[-2], made[-1]
     if not others:  # the weights were laid out beforehand; tokens of all texts are rows
-        return Product(1, prod(made[:-1]), first[-1], columns, integer, True)
+        return {Product(1, prod(made[:-1]), first[-1], columns, integer, True): 1}
     batch = prod(made[:-2])
     # (batch rows inner) (batch inner columns) = (batch rows columns) batch inner^2, whatever is transposed
     squared = prod(first) * prod(others[0]) // max(1, prod(made) * batch)
-    return Product(batch, rows, isqrt(squared), columns, integer, False)
+    return {Product(batch, rows, isqrt(squared), columns, integer, False): 1}
 
 
-def bare_times(products: Iterable[Product], threads: int, runs: int = 15) -> dict[Product, float]:
+def bare_times(products: Iterable[Product], threads: int, runs: int = 15, burst: int = 5) -> dict[Product, float]:
     """Time each product alone, in the same engine, interleaved; return milliseconds (medians)."""
     wanted = sorted(set(products))
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +149,7 @@ def bare_times(products: Iterable[Product], threads: int, runs: int = 15) -> dic
             session = open_session(path, threads)  # exact where the files' own products have to be
             inputs = {given.name: _values(given, product) for given in session.get_inputs()}
             things[str(number)] = partial(session.run, None, inputs)
-        timings = interleave(things, runs, burst=5) if things else {}
+        timings = interleave(things, runs, burst=burst) if things else {}
     return {product: timings[str(number)].median_ms for number, product in enumerate(wanted)}
 
 

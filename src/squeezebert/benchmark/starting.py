@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from squeezebert.benchmark.latency import TimedFile
+from squeezebert.files.errors import FolderError
 
 # An exported folder answers the first of its own texts; a bare file has no tokenizer, and answers token ids
 _FOLDER = """
@@ -53,13 +54,16 @@ class Start:
 def measure_start(
     file: TimedFile, threads: int, folder: Path | None = None, precision: str = "", runs: int = 5
 ) -> Start:
-    """Start a process several times and let it answer once: a text with an exported `folder`, else token ids."""
+    """Start a process several times and let it answer once: a text with an exported `folder`, else token ids.
+
+    Raises `FolderError` where it cannot.
+    """
     if folder is not None:
         code = _FOLDER.format(folder=str(folder), threads=threads, precision=precision)
     else:
         told = {"path": str(file.path), "disabled": file.disabled_optimizers, "exact": file.exact}
         code = _FILE.format(threads=threads, **told)
-    found, answer = [], "0 False"
+    found, peaks, answer = [], [], "0 False"
     for _ in range(runs + 1):
         began = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-c", code + _END], stdout=subprocess.PIPE, text=True)
@@ -67,6 +71,9 @@ def measure_start(
         answer = process.stdout.readline()
         found.append(time.perf_counter() - began)
         if process.wait():
-            raise RuntimeError(f"a process that loads {file.path} ended with {process.returncode}")
-    peak, torch = answer.split()
-    return Start(statistics.median(found[1:]), int(peak), json.loads(torch.lower()))
+            raise FolderError(
+                f"{file.path}: a new process that loads it to answer ended with {process.returncode}: what it said is "
+                "above; --no-starts leaves starts out"
+            )
+        peaks.append(int(answer.split()[0]))
+    return Start(statistics.median(found[1:]), max(peaks), json.loads(answer.split()[1].lower()))

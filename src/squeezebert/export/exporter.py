@@ -26,8 +26,9 @@ from squeezebert.export.checkpoint import (
     read_rows,
 )
 from squeezebert.export.graph import FORM, write_graph
-from squeezebert.export.int8 import Int8File, check_calibration, feed_of
+from squeezebert.export.int8 import FEW_TEXTS, Int8File, check_calibration, feed_of
 from squeezebert.export.options import ExportOptions
+from squeezebert.export.packing import block_of
 from squeezebert.export.places import HiddenWords, LabelledWords, masked_text
 from squeezebert.export.ranges import Feed
 from squeezebert.export.samples import KEPT, TEXTS
@@ -74,6 +75,13 @@ _SENTENCE_CONFIG: dict[str, Any] = {
     "similarity_fn_name": "cosine",
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# All that an export writes: what else lies in its folder is somebody's
+_WRITTEN = frozenset(
+    {
+        *(MANIFEST, "config.json", "modules.json", "config_sentence_transformers.json", DICTIONARY),
+        *(*_TOKENIZER_FILES, *MODEL_PATHS.values()),
+    }
+)
 # The layout of the manifest that knows a task; the others are of the first
 _FORMATS = {"embedding": 2, "masked-lm": 3, "token-labels": 3}
 # Pieces whose probabilities a sample of a masked-lm keeps
@@ -139,6 +147,8 @@ def export_checkpoint(
             "embeddings = 'int4': the output product of a masked language model reads the same table, which it cannot "
             "in 4 bits: give int8"
         )
+    if options.precision != "fp32" and options.embeddings == "int4":
+        block_of(source.model.config.embedding_size or source.model.config.hidden_size)
     evidence = _gather_evidence(source, examples)
     calibration = check_calibration(calibration, source, options)
     with _torch_threads(options.threads), new_folder(output) as folder:
@@ -148,11 +158,17 @@ def export_checkpoint(
     if report.refused and "int8" not in report.manifest.files:
         raise ExportRefused(
             f"int8 was refused: {report.refused}. Written: {output} with fp32 only. "
-            "To have int8 all the same, export with force; to be surer, give more evaluation rows; "
-            "to lose less, finetune longer or with distillation",
+            f"To have int8 all the same, export with force; to be surer, give more evaluation rows; to lose less, "
+            f"{_ways_to_lose_less(options)}",
             report,
         )
     return report
+
+
+def _ways_to_lose_less(options: ExportOptions) -> str:
+    ways = ["give the words 8 bits"] if options.embeddings == "int4" else []
+    ways += [] if options.spare_blocks else ["let blocks stay fp32 (spare_blocks)"]
+    return ", ".join([*ways, "finetune longer or with distillation"])
 
 
 def _check_output(output: Path, options: ExportOptions) -> None:
@@ -162,6 +178,13 @@ def _check_output(output: Path, options: ExportOptions) -> None:
         raise FolderError(f"{output}: exists and is not an exported folder; it is left alone: choose another name")
     if not options.overwrite:
         raise FolderError(f"{output}: an exported folder is there already; choose another name, or overwrite it")
+    others = [path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()]
+    others = sorted(name for name in others if name not in _WRITTEN and not Path(name).name.startswith("."))
+    if others:
+        raise FolderError(
+            f"{output}: holds {', '.join(others[:3])} beside an exported model, which would be lost: move them, or "
+            "choose another name"
+        )
 
 
 def _gather_evidence(source: Checkpoint, examples: Sequence[Mapping[str, Any]] | None) -> Evidence:
@@ -248,7 +271,13 @@ def _build(
     warnings: list[str] = []
     if "int8" in verification:
         refused = verification["int8"].refused
+        if refused and spared:
+            refused += f", although {len(spared)} of {blocks} blocks stayed fp32"
         warnings += verification["int8"].warnings
+        if options.activations == "static" and len(calibration) < FEW_TEXTS:
+            warnings.append(
+                f"ranges were found on {len(calibration)} texts alone: give a few hundred like those to be read"
+            )
         finite = all(np.isfinite(found).all() for found in (answers["int8"], *expected["int8"]))
         if refused and options.force and finite:
             verification["int8"] = replace(verification["int8"], forced=True)

@@ -22,6 +22,8 @@ from squeezebert.runtime.tokens import MASK, Text
 
 # Each is run once for the ranges of a hundred tensors
 _CALIBRATION_TEXTS = 256
+FEW_TEXTS = 32
+"""Ranges that were found on fewer are told of"""
 # Tokens of a calibration text that a masked-lm is asked for
 _HIDDEN = 4
 
@@ -78,6 +80,8 @@ def check_calibration(
         )
     if source.pair is not None and any(isinstance(text, str) is source.pair for text in calibration):
         raise OptionError(f"calibration: this model reads {'pairs of texts' if source.pair else 'single texts'}")
+    if not any(text.strip() if isinstance(text, str) else "".join(text).strip() for text in calibration):
+        raise OptionError("calibration: all its texts are empty")
     count = min(_CALIBRATION_TEXTS, len(calibration))
     return [calibration[i * len(calibration) // count] for i in range(count)]
 

@@ -54,6 +54,8 @@ class ExportOptions:
         for name, kinds in (("activations", Activations), ("ranges", Ranges)):
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(f"{name} = {getattr(self, name)!r}: give one of {', '.join(get_args(kinds))}")
+        if self.ranges != "mse" and self.activations == "dynamic":
+            raise OptionError(f"ranges = {self.ranges!r}: serves static activations alone: leave it out, or give them")
         if isinstance(self.spare_blocks, bool) or not isinstance(self.spare_blocks, int) or self.spare_blocks < 0:
             raise OptionError(f"spare_blocks = {self.spare_blocks!r}: give a whole number from 0")
         if not 0 <= self.max_accuracy_drop <= 100:
@@ -63,3 +65,9 @@ class ExportOptions:
         if self.opset not in OPSETS:
             raise OptionError(f"opset = {self.opset!r}: give one of {', '.join(map(str, OPSETS))}")
         check_threads(self.threads)
+        if self.precision == "fp32":
+            for name, usual in (("embeddings", "int8"), ("activations", "dynamic"), ("spare_blocks", 0)):
+                if getattr(self, name) != usual:
+                    raise OptionError(
+                        f"{name} = {getattr(self, name)!r}: serves the int8 file, which precision fp32 leaves out"
+                    )

@@ -5,7 +5,9 @@ Serves the exporter.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +50,39 @@ def quantize_graph(
     """
     proto = onnx.load(str(source))
     lookups = pack_words(proto) if embeddings == "int4" else share_words(proto)
-    # The graph is already simplified; the mark keeps the quantiser from advising it on the root logger
-    mark = proto.metadata_props.add()
-    mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
     prefixes = tuple(f"blocks.{block}." for block in spared)
     products = [
         node.name
         for node in proto.graph.node
         if node.op_type in _PRODUCTS and any(name.startswith(prefixes) for name in node.input if prefixes)
     ]
-    quantize_dynamic(
-        proto,
-        str(target),
-        op_types_to_quantize=list(_OPERATORS),
-        # The quantiser first makes a MatMul and an Add of each Gemm, under this name
-        nodes_to_exclude=[*lookups, *products, *(f"{name}_MatMul" for name in products)],
-        per_channel=True,
-        reduce_range=False,
-        weight_type=QuantType.QInt8,
-    )
+    with unadvised():
+        quantize_dynamic(
+            proto,
+            str(target),
+            op_types_to_quantize=list(_OPERATORS),
+            # The quantiser first makes a MatMul and an Add of each Gemm, under this name
+            nodes_to_exclude=[*lookups, *products, *(f"{name}_MatMul" for name in products)],
+            per_channel=True,
+            reduce_range=False,
+            weight_type=QuantType.QInt8,
+        )
     return [node.input[0] for node in onnx.load(str(target)).graph.node if node.op_type == "DynamicQuantizeLinear"]
+
+
+@contextmanager
+def unadvised() -> Iterator[None]:
+    """Hold back what onnxruntime's quantiser advises on the root logger, where nobody could tell whom it is for."""
+    root = logging.getLogger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 def fix_ranges(path: Path, ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -46,6 +46,7 @@ _METRICS = {
 # change places by rounding; most words of a text have the same label in any case
 _LEAST_AGREEMENT: dict[str, float] = {"masked-lm": 0.9, "token-labels": 0.99}
 _USUAL_AGREEMENT = 0.98
+_FEWEST = 3  # rows of a correlation
 _TORCH_BATCH = 32
 
 
@@ -195,7 +196,12 @@ def verify_int8(
     warnings: list[str] = []
     least = options.min_agreement
     least = _LEAST_AGREEMENT.get(evidence.task, _USUAL_AGREEMENT) if least is None else least
-    if found.agreement < least:
+    if evidence.task == "regression" and not _can_correlate(fp32):
+        warnings.append(
+            f"agreement with fp32 not checked: {found.rows} {found.source} give no correlation; give more, and "
+            "different ones"
+        )
+    elif found.agreement < least:
         if evidence.task == "embedding":
             shortfall = f"a mean cosine of {found.agreement:.4f} with fp32 on {found.rows} {found.source}"
             shortfall += f", below {least:.3f}"
@@ -245,9 +251,12 @@ def _measure(evidence: Evidence, compared: Array, answers: Array, torch_answers:
     if not np.isfinite(answers).all() or not np.isfinite(compared).all():
         return replace(found, max_difference=-1.0, reason="accuracy not checked: an output is NaN or infinite")
     regression = evidence.task == "regression"
-    agreement = (
-        pearson(compared[:, 0], answers[:, 0]) if regression else float(evidence.agreement(compared, answers).mean())
-    )
+    if regression and not _can_correlate(compared):
+        agreement = float(np.allclose(compared, answers, rtol=TOLERANCE, atol=TOLERANCE))
+    elif regression:
+        agreement = pearson(compared[:, 0], answers[:, 0])
+    else:
+        agreement = float(evidence.agreement(compared, answers).mean())
     found = replace(found, agreement=agreement)
     labelled = evidence.labelled
     if evidence.source != EVALUATION_ROWS or not labelled.any():
@@ -264,6 +273,11 @@ def _measure(evidence: Evidence, compared: Array, answers: Array, torch_answers:
     losses = evidence.losses(answers)
     found = replace(found, loss=None if losses is None else float(losses.mean()))
     return replace(found, accuracy=accuracy.estimate, accuracy_interval=(accuracy.low, accuracy.high))
+
+
+def _can_correlate(answers: Array) -> bool:
+    """Whether others could correlate with these answers (N, 1): of two rows the correlation is always 1 or -1."""
+    return len(answers) >= _FEWEST and bool(np.ptp(answers) > 0)
 
 
 def _drop(evidence: Evidence, fp32: Array, int8: Array) -> Interval | None:

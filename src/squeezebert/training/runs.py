@@ -5,6 +5,7 @@ Serves `finetune.py` and `general.py`. A killed run goes on where it was when th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -86,8 +87,11 @@ def check_output(output: Path, fingerprint: str, record: str, overwrites: bool =
 
 
 def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Write a model and its tokenizer."""
-    model.save_pretrained(folder)
+    """Write a model and its tokenizer. Raises `OSError` where the disk is full."""
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # which has the system's error as text alone
+        raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error), str(folder)) from error
     tokenizer.save_pretrained(folder)
     # safetensors makes its files readable by their owner alone, whatever the umask says
     umask = os.umask(0)

@@ -15,6 +15,7 @@ from squeezebert.export.exporter import ExportReport, export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import TableError
 from squeezebert.files.manifest import Verification
+from squeezebert.runtime.tokens import Text
 from squeezebert.workflows.options import EvaluationTable, ExportPlaces, LabelledColumns
 
 
@@ -33,11 +34,26 @@ def export_folder(
     examples = None if rows.eval is None else _examples(checkpoint, rows, columns, report)
     calibration = None
     if places.calibration is not None:
-        read = read_examples(places.calibration, DataOptions(encoding=columns.encoding))
-        calibration = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in read]
+        calibration = _calibration(places, rows, columns, report)
         if not calibration:
             raise TableError(f"{places.calibration}: no usable rows to find ranges on")
     return summary(export_checkpoint(checkpoint, Path(places.output), options, examples, report, calibration))
+
+
+def _calibration(
+    places: ExportPlaces, rows: EvaluationTable, columns: LabelledColumns, report: Callable[[str], None]
+) -> list[Text]:
+    options = DataOptions(
+        text=places.calibration_text or columns.text,
+        text_pair=rows.text_pair,
+        encoding=columns.encoding,
+        skip_bad_rows=columns.skip_bad_rows,
+    )
+    skipped: list[TableError] = []
+    read = list(read_examples(str(places.calibration), options, on_skip=skipped.append))
+    if skipped:
+        report(f"{places.calibration}: skipped {len(skipped)} rows, the first: {skipped[0]}")
+    return [one.text if one.text_pair is None else (one.text, one.text_pair) for one in read]
 
 
 def evaluation_row(example: Example) -> dict[str, Any]:
@@ -83,8 +99,10 @@ def summary(report: ExportReport) -> str:
     lines = [f"warning: {warning}" for warning in report.warnings]
     for precision, file in report.manifest.files.items():
         found = report.manifest.verification[precision]
-        lines.append(f"{precision}: {file.path}, {file.bytes / 1e6:.1f} MB; {describe(found)}")
+        spared = file.quantisation.partition("; blocks ")[2]
+        told = f"{file.bytes / 1e6:.1f} MB" + (f", blocks {spared}" if spared else "")
+        lines.append(f"{precision}: {file.path}, {told}; {describe(found)}")
     folder = shlex.quote(str(report.output))
-    other = {"masked-lm": f"complete {folder} TEXT", "token-labels": f"check {folder} TEXT"}
-    following = other.get(report.manifest.task, f"predict {folder} FILE")
+    verbs = {"embedding": "copies {} FILE", "masked-lm": "complete {} TEXT", "token-labels": "check {} TEXT"}
+    following = verbs.get(report.manifest.task, "predict {} FILE").format(folder)
     return "\n".join([*lines, f"written: {report.output}", f"next: squeezebert {following}"])

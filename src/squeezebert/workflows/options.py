@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -143,6 +144,8 @@ class ExportPlaces:
     """Folder for the exported model."""
     calibration: str | None = None
     """Table or text file of texts like those that the model will read, without labels, for `--activations static`."""
+    calibration_text: str | None = None
+    """Column of the calibration table's text, where it is not that of `--text`."""
 
 
 @dataclass(frozen=True)
@@ -292,15 +295,18 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if not self.models:
             raise OptionError("name at least one model")
-        repeated = [name for name in self.models if self.models.count(name) > 1]
+        places = [os.path.realpath(name) for name in self.models]
+        repeated = [name for name, place in zip(self.models, places, strict=True) if places.count(place) > 1]
         if repeated:
-            raise OptionError(f"{repeated[0]}: named twice")
+            raise OptionError(f"{repeated[-1]}: named twice")
         if self.baseline is not None and self.baseline not in self.models:
             raise OptionError(f"--baseline {self.baseline}: not among the models that are measured")
         for name in ("lengths", "batch_sizes", "threads"):
             values = getattr(self, name)
             if not values or min(values) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: expected numbers from 1")
+            if len(set(values)) < len(values):
+                raise OptionError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: one is there twice")
         for name in ("runs", "burst"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name} {getattr(self, name)}: expected 1 or more")

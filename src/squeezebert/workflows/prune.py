@@ -40,7 +40,10 @@ def prune(options: PruneOptions, command: str, report: Callable[[str], None]) ->
         counts = count_pieces(_texts(options), tokenizer)
         kept = pieces_to_keep(tokenizer, counts, options.least)
         used = sum(1 for count in counts.values() if count >= options.least)
-        report(f"{used} of {len(tokenizer)} pieces occur in {sum(counts.values())} of the text; {len(kept)} are kept")
+        report(
+            f"the text has {sum(counts.values())} pieces, {used} different ones at least {options.least} times, of "
+            f"{len(tokenizer)}; {len(kept)} are kept"
+        )
         pruned, spelled = prune_model(model, kept), prune_tokenizer(tokenizer, kept)
         record: dict[str, Any] = {
             "command": command,
@@ -97,7 +100,4 @@ def _summary(output: Path, record: dict[str, Any]) -> str:
     if "scored" in record and not scores:
         lines.append(f"not scored: {record['scored']}")
     folder = shlex.quote(str(output))
-    lines.append(f"written: {output}")
-    if "scored" in record:
-        lines.append(f"next: squeezebert export {folder} --output EXPORTED")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"written: {output}", f"next: squeezebert export {folder} --output EXPORTED"])
