@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from squeezebert.runtime.pairs import read_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.web.site import HEADERS
 from stand_ins import stand_in_engine
-from tiny_checkpoints import save_checkpoint, texts, tiny_model
+from tiny_checkpoints import confident_rows, save_checkpoint, texts, tiny_model
 
 pytest_plugins = ["exported_folders"]
 
@@ -38,6 +39,30 @@ def test_browser(tmp_path, monkeypatch, single):
     (headers,) = blocks("browser.md", "nginx")
     told = dict(re.fullmatch(r'add_header (\S+) "?(.*?)"? always;', line).groups() for line in headers.splitlines())
     assert told == HEADERS
+
+
+def test_export(tmp_path, monkeypatch, capsys):
+    labels = ["calm", "busy", "other"]
+    about = {"task": "single_label", "labels": labels, "max_length": 40}
+    about |= {"text_columns": {"text": "text", "text_pair": None}, "metrics": {"accuracy": 1.0}}
+    model = tiny_model()
+    labelled = confident_rows(model, labels, 60)
+    save_checkpoint(tmp_path / "model", model, about, labelled)
+    rows = [f"{row['text']},{row['label']}" for row in labelled]
+    (tmp_path / "labelled.csv").write_text("message,folder\n" + "\n".join(rows) + "\n")
+    for name in ("new.csv", "texts.csv"):
+        (tmp_path / name).write_text("text\n" + "\n".join(texts(60, seed=3)) + "\n")
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(run_commands, blocks("export.md", "sh"))) == 7
+    assert "accuracy 1.0000" in capsys.readouterr().err
+    (code,) = blocks("export.md", "python")
+    assert run_python(code)["manifest"]["verification"].keys() == {"fp32", "int8"}
+    # The table of files is what is there
+    told = set(
+        re.findall(r"`([\w./]+\.(?:json|onnx))`", (DOCS / "export.md").read_text().partition("in the folder")[2])
+    )
+    there = {path.relative_to("exported").as_posix() for path in Path("exported").rglob("*") if path.is_file()}
+    assert there <= told
 
 
 SUBJECTS = {"delivery": ["train", "boat"], "payments": ["letter", "paper"], "newsletters": ["garden", "green"]}
