@@ -4,9 +4,9 @@ python benchmarks/export_accuracy.py --data DIR --work DIR [--tasks SST-2,CoLA,S
 
 Works on the teachers that `glue.py` or `squeeze.py teachers` left in the work folder, and on low-rank students
 squeezed from them and distilled for 200,000 tokens. Each is exported in int8 with dynamic and with static ranges, with
-word embeddings in 4 bits, and pruned to the vocabulary of its training texts. Accuracy is that of the rows that
-training did not see, rows paired. A run that was cut off goes on where it was; tasks that are not asked for keep their
-cells. `--forms` are words of the forms to write, all by default.
+word embeddings in 4 bits, with words of fewer channels, and pruned to the vocabulary of its training texts. Accuracy
+is that of the rows that training did not see, rows paired. A run that was cut off goes on where it was; tasks that
+are not asked for keep their cells. `--forms` are words of the forms to write, all by default.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "int8, static ranges, percentile": ("whole", {"activations": "static", "ranges": "percentile"}),
     "int8, static ranges, mse": ("whole", {"activations": "static", "ranges": "mse"}),
     "int8, words in 4 bits": ("whole", {"embeddings": "int4"}),
+    "int8, words of 128 channels": ("narrow", {}),
     "int8, pruned": ("pruned", {}),
     "int8, pruned, words in 4 bits": ("pruned", {"embeddings": "int4"}),
 }
@@ -61,15 +62,20 @@ def student_of(task: Task, runs: Runs) -> Path:
     return folder
 
 
-def pruned(checkpoint: Path, task: Task, runs: Runs) -> Path:
-    """The checkpoint with the vocabulary of the training texts, made once."""
-    folder = runs.work / "pruned" / f"{checkpoint.parent.name}-{checkpoint.name}"
+# How `prune` makes each kind of checkpoint
+PRUNED: dict[str, dict[str, int]] = {"pruned": {}, "narrow": {"least": 0, "word_rank": 128}}
+
+
+def pruned(checkpoint: Path, what: str, task: Task, runs: Runs) -> Path:
+    """The checkpoint with the vocabulary of the training texts, or with narrower words, made once."""
+    folder = runs.work / what / f"{task.name}-{'-'.join(checkpoint.parts[-2:])}"
     if not (folder / "squeezebert.json").exists():
-        corpus = runs.work / "pruned" / f"{task.name}.jsonl"
+        corpus = runs.work / what / f"{task.name}.jsonl"
         corpus.parent.mkdir(parents=True, exist_ok=True)
         rows = [text if isinstance(text, str) else " ".join(text) for text in texts_of(task)]
         corpus.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
-        prune(PruneOptions(str(checkpoint), [str(corpus)], str(folder), overwrite=True), "prune", lambda line: None)
+        options = PruneOptions(str(checkpoint), [str(corpus)], str(folder), overwrite=True, **PRUNED[what])
+        prune(options, "prune", lambda line: None)
     return folder
 
 
@@ -89,7 +95,7 @@ def measure(tasks: list[Task], runs: Runs, threads: int, words: list[str]) -> It
                     options: dict[str, Any] = options,
                     task: Task = task,
                 ) -> dict[str, Any]:
-                    source = checkpoint if what == "whole" else pruned(checkpoint, task, runs)
+                    source = checkpoint if what == "whole" else pruned(checkpoint, what, task, runs)
                     output = runs.work / f"exported-{task.name}"
                     report = export_checkpoint(
                         source,

@@ -2,8 +2,9 @@
 
 python benchmarks/sizes.py --data DIR [--output FILE]
 
-Random weights: a file's size does not depend on them. Vocabularies are pruned to SST-2's training texts. What each way
-does to accuracy is measured on trained models, by export_accuracy.py.
+Random weights: a file's size does not depend on them. Vocabularies are pruned to SST-2's training texts; or all pieces
+stay, with a third of the channels. What each way does to accuracy is measured on trained models, by
+export_accuracy.py.
 """
 
 from __future__ import annotations
@@ -45,18 +46,21 @@ def measure(folder: Path, made: Any, texts: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     SqueezeBertForSequenceClassification(made).save_pretrained(folder / "whole")
     AutoTokenizer.from_pretrained(BASE).save_pretrained(folder / "whole")
-    pieces = PruneOptions(str(folder / "whole"), [str(texts)], str(folder / "pruned"), column="sentence")
-    prune(pieces, "prune", lambda line: None)
+    narrow = {"least": 0, "word_rank": made.hidden_size // 3}
+    for name, more in {"pruned": {}, "narrow": narrow}.items():
+        pieces = PruneOptions(str(folder / "whole"), [str(texts)], str(folder / name), column="sentence", **more)
+        prune(pieces, "prune", lambda line: None)
     found: dict[str, Any] = {}
-    for name in ("whole", "pruned"):
-        vocabulary = json.loads((folder / name / "config.json").read_text())["vocab_size"]
+    for name in ("whole", "pruned", "narrow"):
+        sizes_of = json.loads((folder / name / "config.json").read_text())
+        vocabulary, channels = sizes_of["vocab_size"], sizes_of.get("word_rank") or made.hidden_size
         sizes: dict[str, float] = {}
         for embeddings in ("int8", "int4"):
             options = ExportOptions(embeddings=embeddings, force=True, overwrite=True, threads=1)
             files = export_checkpoint(folder / name, folder / "exported", options).manifest.files
             sizes |= {f"{precision}": file.bytes / 1e6 for precision, file in files.items() if precision == "fp32"}
             sizes[f"words in {embeddings}"] = files["int8"].bytes / 1e6
-        found[name] = {"pieces": vocabulary, "megabytes": sizes}
+        found[name] = {"pieces": vocabulary, "channels": channels, "megabytes": sizes}
     return found
 
 

@@ -460,13 +460,14 @@ def sizes_table(record: dict[str, Any]) -> str:
     """Megabytes of each file, by vocabulary and by the bits of the word table."""
     first = next(iter(record["models"].values()))
     kinds = list(first["whole"]["megabytes"])
-    lines = ["| model | pieces | " + " | ".join(f"{kind}, MB" for kind in kinds) + " |"]
-    lines.append("|---|---:|" + "---:|" * len(kinds))
+    lines = ["| model | pieces | channels a piece | " + " | ".join(f"{kind}, MB" for kind in kinds) + " |"]
+    lines.append("|---|---:|---:|" + "---:|" * len(kinds))
     for name, told in record["models"].items():
         for of_vocabulary in told.values():
             cells = [
                 name,
                 str(of_vocabulary["pieces"]),
+                str(of_vocabulary["channels"]),
                 *(f"{of_vocabulary['megabytes'][kind]:.1f}" for kind in kinds),
             ]
             lines.append("| " + " | ".join(cells) + " |")

@@ -151,10 +151,12 @@ def test_fits_are_least_squares():
     torch.testing.assert_close((x.double() @ both.matrix.T + bias).mean(0), (x @ W.T + 3).double().mean(0))
 
 
-def test_reordering_changes_no_answer_and_keeps_more_in_the_blocks():
+@pytest.mark.parametrize("word_rank", [None, 5])
+def test_reordering_changes_no_answer_and_keeps_more_in_the_blocks(word_rank: int | None):
     torch.manual_seed(0)
-    plain = dense_model()
-    model = SqueezeBertForSequenceClassification(plain.config).eval()
+    config = dense_model().config
+    config.word_rank = word_rank
+    model = SqueezeBertForSequenceClassification(config).eval()
     # Hide a block structure behind a random order, and see it found again
     with torch.no_grad():
         for layer in model.transformer.encoder.layers:

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 
 from squeezebert.cli import main
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
+from squeezebert.runtime.predictor import load
+from squeezebert.training.vocabulary import factorise_words
 from tiny_checkpoints import VOCABULARY, logits_of, save_checkpoint, texts, tiny_model, tiny_tokenizer
 
 SEEN = ["the train is late", "read this letter in the garden", "it was a quiet morning"]
@@ -153,3 +155,73 @@ def test_random_texts_are_spelled_without_unknown_pieces(checkpoint, text, tmp_p
     for one in texts(50, seed=3):
         assert new.unk_token_id not in new(one)["input_ids"]
         assert np.max(new(one)["input_ids"]) < len(new)
+
+
+def test_words_in_fewer_channels_answer_alike_and_are_exported(checkpoint, text, tmp_path, capsys):
+    labels = ["calm", "busy", "other"]
+    answers = {}
+    for rank in (31, 8):
+        small, exported = tmp_path / f"rank-{rank}", tmp_path / f"exported-{rank}"
+        assert prune(checkpoint, text, small, "--word-rank", str(rank)) == 0
+        assert f"{rank} channels a word hold" in capsys.readouterr().err
+        model = SqueezeBertForSequenceClassification.from_pretrained(small).eval()
+        words = model.base_model.embeddings.word_embeddings.weight
+        assert words.shape == (model.config.vocab_size, rank)
+        record = json.loads((small / "prune.json").read_text())
+        assert record["parameters"]["after"] == sum(one.numel() for one in model.parameters())
+        assert record["words"]["rank"] == rank
+        # Both files repeat it, words in 4 bits too: an export that does not is refused
+        told = ["export", str(small), "--output", str(exported), "--force", "--threads", "1"]
+        assert main([*told, *(["--embeddings", "int4"] if rank == 8 else [])]) == 0
+        predictor = load(exported, 1, "fp32")
+        found, temperature = predictor.predict(SEEN), predictor.manifest.temperature  # measured anew when pruned
+        tokenizer = AutoTokenizer.from_pretrained(small)
+        with torch.no_grad():
+            logits = [model(**tokenizer(one, return_tensors="pt")).logits[0] for one in SEEN]
+        for one, answer in zip(logits, found, strict=True):
+            wanted = dict(zip(labels, (one / temperature).softmax(-1).tolist(), strict=True))
+            assert answer.probabilities == pytest.approx(wanted, abs=1e-4)
+        answers[rank] = np.stack([one.numpy() for one in logits])
+    whole = logits_of(tiny_model(), SEEN)
+    assert np.abs(answers[31] - whole).max() < np.abs(answers[8] - whole).max()
+    assert prune(tmp_path / "rank-8", text, tmp_path / "again", "--word-rank", "4") == 1
+    assert "have 8 channels already" in capsys.readouterr().err
+
+
+def test_frequent_words_are_nearer():
+    model = tiny_model(**dict.fromkeys(("hidden_size", "embedding_size"), 32))
+    often = np.ones(VOCABULARY)
+    often[40:50] = 1000
+    narrow, share = factorise_words(model, often, 4)
+    table = model.base_model.embeddings.word_embeddings.weight.detach().numpy()
+    embeddings = narrow.base_model.embeddings
+    made = (embeddings.word_embeddings.weight @ embeddings.word_projection.weight.t()).detach().numpy()
+    # No product of so small a rank is nearer, rows counted as often: the values that are left out say how near
+    left = np.linalg.svd(table * np.sqrt(often)[:, None], compute_uv=False)[4:]
+    missed = (np.square(made - table).sum(1) * often).sum()
+    assert missed == pytest.approx(np.square(left).sum(), rel=1e-4)
+    assert 1 - share == pytest.approx(missed / (np.square(table).sum(1) * often).sum(), rel=1e-4)
+    errors = np.square(made - table).sum(1) / np.square(table).sum(1).clip(1e-9)
+    assert errors[40:50].mean() < 0.8 * errors[50:].mean()
+    assert model.config.word_rank is None
+
+
+def test_a_table_that_scores_words_stays_whole(text, tmp_path, capsys):
+    masked = SqueezeBertForMaskedLM(SqueezeBertConfig(vocab_size=VOCABULARY, **_SMALL))
+    checkpoint = save_checkpoint(tmp_path / "masked", masked)
+    assert prune(checkpoint, text, tmp_path / "out", "--word-rank", "8") == 1
+    assert "scores words by the same table" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="word_rank 8: a masked-LM head"):
+        SqueezeBertForMaskedLM(SqueezeBertConfig(vocab_size=VOCABULARY, word_rank=8, **_SMALL))
+    for rank in (0, 32):
+        with pytest.raises(ValueError, match="expected a number from 1 to below embedding_size 32"):
+            SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=VOCABULARY, word_rank=rank, **_SMALL))
+    whole = save_checkpoint(tmp_path / "whole", tiny_model())
+    assert prune(whole, text, tmp_path / "out", "--word-rank", "32") == 1
+    assert "have 32 channels: give fewer" in capsys.readouterr().err
+    assert prune(whole, text, tmp_path / "out", "--word-rank", "0") == 1
+    assert "expected 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ def export_checkpoint(
             "in 4 bits: give int8"
         )
     if options.precision != "fp32" and options.embeddings == "int4":
-        block_of(source.model.config.embedding_size or source.model.config.hidden_size)
+        block_of(cast(Any, source.model).get_input_embeddings().embedding_dim)
     evidence = _gather_evidence(source, examples)
     calibration = check_calibration(calibration, source, options)
     with _torch_threads(options.threads), new_folder(output) as folder:

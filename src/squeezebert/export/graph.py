@@ -162,6 +162,10 @@ class EncoderGraph(nn.Module):
         blocks: Any = encoder.encoder.layers
         embeddings = encoder.embeddings
         self.words, self.kinds = embeddings.word_embeddings, embeddings.token_type_embeddings
+        # (R, E) as it is multiplied with, of words that are kept in fewer channels
+        factor = embeddings.word_projection
+        self.words_up: Tensor | None
+        self.register_buffer("words_up", None if factor is None else factor.weight.detach().t().contiguous())
         self.register_buffer("position_embeddings", embeddings.position_embeddings.weight.detach().float())
         scales = scales or [BlockScales()] * len(blocks)
         arriving: list[Tensor | None] = [None]  # what each block's input is divided by, from the last block on
@@ -183,7 +187,10 @@ class EncoderGraph(nn.Module):
         `keep_BT` is 1 for text, 0 for padding.
         """
         positions_T1C = cast(Tensor, self.position_embeddings)[: input_ids.shape[1], None]
-        x_TBC = self.words(input_ids.t()) + positions_T1C + self.kinds(token_type_ids.t())
+        words_TBC = self.words(input_ids.t())
+        if self.words_up is not None:
+            words_TBC = torch.matmul(words_TBC, self.words_up)
+        x_TBC = words_TBC + positions_T1C + self.kinds(token_type_ids.t())
         x_NC = self.norm(x_TBC.flatten(0, 1))
         if self.projection is not None:
             x_NC = self.projection(x_NC)

@@ -50,7 +50,10 @@ class SqueezeBertConfig(PreTrainedConfig):
     - `channel_order` notes, for a model whose channels were put in another order when it was squeezed, which channel
       of the original's hidden states each of its own is; it changes nothing that is computed;
     - `layer_norm_eps` is used in every LayerNorm;
-    - `embedding_size` may differ from `hidden_size` (factorised embeddings, as in ALBERT).
+    - `embedding_size` may differ from `hidden_size` (factorised embeddings, as in ALBERT);
+    - `word_rank` makes the table of words the product of a narrow table and one matrix, before positions and token
+      types are added: unlike ALBERT's form it can be fitted to a table that is there already. A head that scores words
+      reads that table, so models with one have none.
 
     A configuration that transformers' class can express is saved as `model_type: squeezebert` and loads there;
     any other is saved as `model_type: squeezebert-general`, which transformers' Auto classes refuse unless
@@ -81,6 +84,8 @@ class SqueezeBertConfig(PreTrainedConfig):
     intermediate_act: str | list[str] | None = None
     # None: as wide as hidden_size
     embedding_size: int | None = None
+    # None: the word table is as wide as embedding_size
+    word_rank: int | None = None
     q_groups: int | list[int] = 4
     k_groups: int | list[int] = 4
     v_groups: int | list[int] = 4
@@ -127,6 +132,9 @@ class SqueezeBertConfig(PreTrainedConfig):
                     f"{field} lists {len(value)} layers, but the model has {self.num_hidden_layers}: "
                     "give one number for all layers, or one a layer"
                 )
+        width = self.embedding_size or self.hidden_size
+        if self.word_rank is not None and not 1 <= self.word_rank < width:
+            raise ValueError(f"word_rank {self.word_rank}: expected a number from 1 to below embedding_size {width}")
         for layer in range(self.num_hidden_layers):
             heads, width = self.heads(layer), self.width(layer)
             if not 0 <= heads <= self.num_attention_heads:
@@ -199,6 +207,7 @@ class SqueezeBertConfig(PreTrainedConfig):
         """Whether transformers' own SqueezeBERT class computes the same function from this configuration."""
         return (
             self.embedding_size == self.hidden_size
+            and self.word_rank is None
             and self.layer_norm_eps == TRANSFORMERS_BLOCK_EPSILON
             and isinstance(self.intermediate_size, int)
             and self.kept_heads is None

@@ -75,6 +75,8 @@ class SqueezeBertWithLMHead(SqueezeBertPreTrainedModel):
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
+        if config.word_rank is not None:
+            raise ValueError(f"word_rank {config.word_rank}: a masked-LM head scores words by a table of full width")
         self.transformer = SqueezeBertModel(config)
         self.cls = SqueezeBertPreTrainingHeads(config, self._sentence_order)
         self.post_init()

@@ -129,12 +129,17 @@ class Dropout(nn.Dropout):
 
 
 class SqueezeBertEmbeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, normalised; projected to C when E differs from C."""
+    """Sum of word, position and token-type embeddings, normalised; projected to C when E differs from C.
+
+    With a `word_rank` R the word table is (V, R), and a matrix brings its rows to E.
+    """
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         E = cast(int, config.embedding_size)
-        self.word_embeddings = nn.Embedding(config.vocab_size, E, padding_idx=config.pad_token_id)
+        R = E if config.word_rank is None else config.word_rank
+        self.word_embeddings = nn.Embedding(config.vocab_size, R, padding_idx=config.pad_token_id)
+        self.word_projection = None if config.word_rank is None else nn.Linear(R, E, bias=False)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, E)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, E)
         self.LayerNorm = nn.LayerNorm(E, eps=config.layer_norm_eps)
@@ -150,6 +155,8 @@ class SqueezeBertEmbeddings(nn.Module):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         x_BTE = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.word_projection is not None:
+            x_BTE = self.word_projection(x_BTE)
         B, T = x_BTE.shape[:2]
         if self.position_embeddings.num_embeddings < T:
             raise ValueError(

@@ -169,7 +169,12 @@ def reorder(model: Model, orders: Orders) -> Model:
     encoder = cast(Any, new.base_model)
     embeddings = encoder.embeddings
     if embeddings.projection is None:
-        for table in (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings):
+        tables = [embeddings.position_embeddings, embeddings.token_type_embeddings]
+        if embeddings.word_projection is None:
+            tables.append(embeddings.word_embeddings)
+        else:
+            embeddings.word_projection.weight.copy_(embeddings.word_projection.weight[s])
+        for table in tables:
             table.weight.copy_(table.weight[:, s])
         _reorder_norm(embeddings.LayerNorm, s)
     else:

@@ -212,7 +212,7 @@ def refit_obstacle(base: Any, teacher: Any) -> str | None:
         return "the teacher is squeezed itself"
     if any(getattr(mine, size) != getattr(theirs, size) for size in NARROWED):
         return "it has fewer heads or inner channels, and which of the teacher's they are is not known"
-    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "embedding_size")
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "embedding_size", "word_rank")
     for size in sizes:
         if getattr(mine, size) != getattr(theirs, size):
             return f"{size} is {getattr(mine, size)}, and the teacher's {getattr(theirs, size)}"

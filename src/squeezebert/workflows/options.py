@@ -91,7 +91,10 @@ class PruneOptions:
     output: str
     """Folder for the smaller model."""
     least: int = 1
-    """How often a piece has to occur to be kept. Single characters are always kept."""
+    """How often a piece has to occur to be kept; with 0 all are. Single characters are always kept."""
+    word_rank: int | None = None
+    """Channels of the word table, which one matrix brings to the model's width, fitted best for the pieces that the
+    text has most often. It costs accuracy, which distilling brings back."""
     column: str | None = None
     """Column of the text in a table, found by its name when not given."""
     encoding: str = "utf-8"
@@ -101,8 +104,10 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         check_sources(self.text)
-        if self.least < 1:
-            raise OptionError(f"--least {self.least}: expected 1 or more")
+        if self.least < 0:
+            raise OptionError(f"--least {self.least}: expected 0 or more")
+        if self.word_rank is not None and self.word_rank < 1:
+            raise OptionError(f"--word-rank {self.word_rank}: expected 1 or more")
 
 
 @dataclass(frozen=True)

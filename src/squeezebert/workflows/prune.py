@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.utils import logging
 
 from squeezebert.data.corpus import read_texts
@@ -18,7 +19,7 @@ from squeezebert.training.checkpoint import carry_pooling, foreign_files
 from squeezebert.training.dense import load_ours, matching_tokenizer
 from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
-from squeezebert.training.vocabulary import count_pieces, pieces_to_keep, prune_model, prune_tokenizer
+from squeezebert.training.vocabulary import count_pieces, factorise_words, pieces_to_keep, prune_model, prune_tokenizer
 from squeezebert.workflows.options import PruneOptions
 
 RECORD = "prune.json"
@@ -45,10 +46,18 @@ def prune(options: PruneOptions, command: str, report: Callable[[str], None]) ->
             f"{len(tokenizer)}; {len(kept)} are kept"
         )
         pruned, spelled = prune_model(model, kept), prune_tokenizer(tokenizer, kept)
+        share = None
+        if options.word_rank is not None:
+            often = np.array([counts[int(piece)] + 1 for piece in kept])  # those that no text had are words too
+            pruned, share = factorise_words(pruned, often, options.word_rank)
+            report(
+                f"{options.word_rank} channels a word hold {share:.1%} of the squares, frequent words counted often"
+            )
         record: dict[str, Any] = {
             "command": command,
             "base": options.checkpoint,
             "pieces": {"before": len(tokenizer), "after": len(kept)},
+            "words": {"rank": options.word_rank, "share_of_squares": share},
             "parameters": {
                 "before": sum(parameter.numel() for parameter in model.parameters()),
                 "after": sum(parameter.numel() for parameter in pruned.parameters()),
