@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from squeezebert.export import exporter, int8
-from squeezebert.export.exporter import ExportRefused, export_checkpoint
+from squeezebert.export.exporter import MODEL_PATHS, ExportRefused, export_checkpoint
 from squeezebert.export.options import ExportOptions
+from squeezebert.export.quantize import POSITIONS
 from squeezebert.files.errors import FolderError, OptionError, SqueezeBertError, TableError
 from squeezebert.files.manifest import read_manifest
 from squeezebert.model import SqueezeBertForQuestionAnswering, SqueezeBertForSequenceClassification
@@ -431,6 +432,14 @@ def test_word_embeddings_in_4_bits_make_a_smaller_file_that_answers_alike(single
     agree = report.probabilities["int8"].argmax(axis=1) == report.probabilities["fp32"].argmax(axis=1)
     assert agree.mean() >= 0.9
     assert np.abs(report.probabilities["int8"] - single.report.probabilities["int8"]).max() > 0
+
+
+def test_positions_are_kept_in_half_of_the_bits(single):
+    kinds = {}
+    for precision, path in MODEL_PATHS.items():
+        graph = onnx.load(single.output / path).graph
+        (kinds[precision],) = (one.data_type for one in graph.initializer if one.name == POSITIONS)
+    assert kinds == {"fp32": onnx.TensorProto.FLOAT, "int8": onnx.TensorProto.FLOAT16}
 
 
 def test_options_that_would_do_nothing_are_refused():
