@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -126,9 +124,8 @@ def main() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     tasks = [load_task(name, options.data, options.work) for name in options.tasks.split(",")]
-    command = "python " + shlex.join(["benchmarks/export_accuracy.py", *sys.argv[1:]])
-    for path, name in ((options.data, "DATA"), (options.work, "WORK")):  # this machine's business
-        command = command.replace(str(path), name)
+    # Runs of some tasks and forms add to one record
+    command = "python benchmarks/export_accuracy.py --data DATA --work WORK"
     place = RESULTS / "export_accuracy.json"
     before = json.loads(place.read_text(encoding="utf-8"))["cells"] if place.exists() else []
     done = list(measure(tasks, Runs(options.work), options.threads, options.forms.split(",")))

@@ -274,6 +274,18 @@ def aims_table(record: dict[str, Any]) -> str:
     met = "" if start["seconds"] <= 0.6 and not start["needs_torch"] else "missed"
     what = "first answer of a new process, squeezed MiniLM int8, torch-free"
     lines.append(f"| {what} | 0.6 s | {start['seconds']:.2f} s | {met} | |")
+    for form in ("dynamic ranges", "static ranges, mse"):
+        found = [cell for cell in of("export_accuracy")["cells"] if cell["form"] == f"int8, {form}"]
+        found = [cell["verification"]["int8"] for cell in found]
+        within = [one["drop"] <= 0.5 or one["drop_interval"][0] <= 0 for one in found]
+        met = "" if all(within) else "missed"
+        what = f"models whose int8 ({form}) loses half a point at most, or none for certain"
+        lines.append(f"| {what} | {len(found)} | {sum(within)} | {met} | |")
+        alike = [one["agreement"] >= 0.99 for one in found]
+        least = min(one["agreement"] for one in found)
+        met = "" if all(alike) else "missed"
+        what = f"models whose int8 ({form}) gives 99 % of fp32's answers or more"
+        lines.append(f"| {what} | {len(found)} | {sum(alike)}, the least {least:.2%} | {met} | |")
     return "\n".join(lines)
 
 
