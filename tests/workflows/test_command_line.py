@@ -15,6 +15,7 @@ import pytest
 from conftest import topic_rows
 from squeezebert.cli import FAMILIES, VERBS, build_parser, main
 from squeezebert.parsing import dashed, field_docstrings, recipes_first
+from squeezebert.runtime.predictor import load
 from typed import run
 
 
@@ -80,6 +81,21 @@ def test_predict_writes_csv_and_the_largest_probabilities(exported, tmp_path, ca
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["label"] for row in lines] == [row["label"] for row in read]
     assert all(list(line["probabilities"]) == [line["label"]] for line in lines)
+
+
+def test_predict_says_how_much_of_its_work_was_padding(exported, tmp_path, capsys):
+    table = tmp_path / "texts.csv"
+    some = ["goal", "goal team cup goal team", "bank share bank"]
+    table.write_text("text\n" + "\n".join(some) + "\n")
+    predictor = load(exported[1], 1)
+    lengths = [len(predictor.tokenizer.encode(text).ids) for text in some]
+    padding = 3 * max(lengths) - sum(lengths)
+    assert padding > 0
+    # int8 texts are read one at a time by default
+    for told, padded in ((("--precision", "int8"), 0), (("--precision", "fp32", "--batch-size", 3), padding)):
+        assert run("predict", exported[1], table, *told) == 0
+        share = padded / (padded + sum(lengths))
+        assert f"3 texts of {sum(lengths)} tokens; {share:.1%} of what was computed" in capsys.readouterr().err
 
 
 def test_predict_reads_standard_input_as_a_program(exported):

@@ -28,7 +28,7 @@ _CSV_COLUMNS = ("source", "line", "text", "text_pair", "label", "probability", "
 
 
 def predict_table(options: PredictOptions) -> str:
-    """Answer every row of a table; return a line about what was skipped or cut, or nothing.
+    """Answer every row of a table; return how much was read and padded, and what was skipped or cut.
 
     Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped (what was answered before
     it is in the output), and `OptionError` for an output that cannot be written.
@@ -52,19 +52,20 @@ def predict_table(options: PredictOptions) -> str:
 
     examples = checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
-    cut = 0
+    cut = count = 0
     check_output(options.output, options.overwrite, options.file)
     with open_output(options.output) as stream:
         write = writer(stream, options)
         bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
         with bar:
-            for number, (example, answer) in enumerate(answered(model, examples, options.batch_size), start=1):
+            for count, (example, answer) in enumerate(answered(model, examples, options.batch_size), start=1):
                 write(example, answer)
                 cut += answer.truncated
                 bar.update()
-                if number % _FLUSH_EVERY == 0:
+                if count % _FLUSH_EVERY == 0:
                     stream.flush()
-    said = []
+    padding = model.padding / max(1, model.tokens + model.padding)
+    said = [f"{count} texts of {model.tokens} tokens; {padding:.1%} of what was computed is padding"]
     if skipped:
         said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
     if cut:
