@@ -351,7 +351,16 @@ def bulk_table(record: dict[str, Any]) -> str:
         )
         lines.append(f"| {shown} | {record['texts'] / seconds:,.0f} | {f'{ratio:.2f}x' if ratio else ''} |")
     told = f"{record['texts']:,} texts, {record['tokens']:,} tokens; {record['pipeline']['padding']:.0%} of what the "
-    told += f"pipeline computes is padding. `{record['command']}`, {record['threads']} thread."
+    told += "pipeline computes is padding."
+    if "alone_seconds" in record:
+        alone, seconds = record["alone_seconds"], record["seconds"]
+        least = sum(alone.values())
+        told += (
+            f" Of the seconds of int8, tokenising takes {alone['tokenising'] / seconds['int8']:.0%} and its larger "
+            f"products alone {alone['products'] / seconds['int8']:.0%}: with nothing else to do it would be "
+            f"{seconds['pipeline'] / least:.1f}x as fast as the pipeline."
+        )
+    told += f" `{record['command']}`, {record['threads']} thread."
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
