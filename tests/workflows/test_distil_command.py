@@ -109,7 +109,10 @@ def test_options_land_in_the_loss(made, tmp_path, monkeypatch):
 
 
 def test_a_cut_off_run_of_another_teacher_is_not_continued(made, tmp_path, monkeypatch, capsys):
-    other = save_checkpoint(tmp_path / "other", SqueezeBertForSequenceClassification.from_pretrained(made / "teacher"))
+    model = SqueezeBertForSequenceClassification.from_pretrained(made / "teacher")
+    with torch.no_grad():
+        model.classifier.bias += 0.01
+    other = save_checkpoint(tmp_path / "other", model)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (other / name).write_bytes((made / "teacher" / name).read_bytes())
     told = (made / "t.csv", "--base", made / "encoder", "--output", tmp_path / "out", *FAST, "--save-every", 3)
