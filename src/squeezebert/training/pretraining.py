@@ -162,6 +162,7 @@ def pretrain(
         }
         write_json(output / RECORD, done)  # last: a folder that has it is complete
         shutil.rmtree(work)
+    _wait()  # nobody leaves the group before the model is there
     return PretrainResult(output, True, steps, row)
 
 
