@@ -434,6 +434,13 @@ def test_word_embeddings_in_4_bits_make_a_smaller_file_that_answers_alike(single
     assert np.abs(report.probabilities["int8"] - single.report.probabilities["int8"]).max() > 0
 
 
+@pytest.mark.parametrize("task", ["single", "multi", "regression", "encoder", "words", "marker"])
+def test_all_that_an_export_writes_may_be_replaced_by_the_next(task, request):
+    exported = request.getfixturevalue(task)
+    folder = exported.folder if task == "encoder" else exported.output
+    assert files_of(folder) <= exporter._WRITTEN
+
+
 def test_positions_are_kept_in_half_of_the_bits(single):
     kinds = {}
     for precision, path in MODEL_PATHS.items():

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from conftest import topic_rows
@@ -280,3 +281,14 @@ def test_a_student_that_is_not_fitted_to_its_teacher_is_told_why(made, tiny_base
     assert run(*squeeze, "--shape", tmp_path / "shape.yaml") == 0
     assert run(*told, "--base", tmp_path / "narrow", "--output", tmp_path / "student") == 0
     assert "it has fewer heads or inner channels" in capsys.readouterr().err
+
+
+def test_a_model_with_narrower_words_learns_from_the_whole_one(made, tmp_path, capsys):
+    teacher, narrow = made / "teacher", tmp_path / "narrow"
+    assert run("prune", teacher, "--text", made / "t.csv", "--least", 0, "--word-rank", 4, "--output", narrow) == 0
+    told = ("--teacher", teacher, "--base", narrow, "--output", tmp_path / "out", *FAST)
+    assert run("distil", made / "t.csv", *told) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (narrow, tmp_path / "out"))
+    name = "transformer.embeddings.word_projection.weight"
+    assert before[name].shape == after[name].shape
+    assert not torch.equal(before[name], after[name])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from squeezebert.cli import main
@@ -186,6 +187,18 @@ def test_words_in_fewer_channels_answer_alike_and_are_exported(checkpoint, text,
     assert np.abs(answers[31] - whole).max() < np.abs(answers[8] - whole).max()
     assert prune(tmp_path / "rank-8", text, tmp_path / "again", "--word-rank", "4") == 1
     assert "have 8 channels already" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_the_output(checkpoint, text, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(SqueezeBertForSequenceClassification, "save_pretrained", full)
+    assert prune(checkpoint, text, tmp_path / "small") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path / 'small'}: ")
+    assert "No space left on device" in last
+    assert not (tmp_path / "small").exists()
 
 
 def test_frequent_words_are_nearer():

@@ -99,8 +99,8 @@ class Predictor:
         tokenizer = check_file(self.folder, self.manifest.tokenizer, checksum=verify)
         self.tokenizer = Tokenizer(tokenizer, max_length or self.manifest.max_length, self.manifest.token_types)
         self._batch_size = None if file.batch_invariant else 1
+        # Tokens of all texts that were computed so far, and what batches added to the shorter ones
         self.tokens, self.padding = 0, 0
-        """Tokens of all texts that were computed so far, and what batches added to the shorter ones."""
         self._session = open_session(model, threads, file.disabled_optimizers)
 
         outputs = self._session.get_outputs()[0].shape[-1]
@@ -349,7 +349,7 @@ class Predictor:
                 ids[row, : len(tokens.ids)] = tokens.ids
                 types[row, : len(tokens.ids)] = tokens.types
                 mask[row, : len(tokens.ids)] = 1
-        read = int(mask.sum())
+        read = sum(len(tokens.ids) for tokens in batch)
         self.tokens += read
         self.padding += mask.size - read
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}

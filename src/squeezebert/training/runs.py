@@ -91,7 +91,7 @@ def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:  # which has the system's error as text alone
-        raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error), str(folder)) from error
+        raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from error
     tokenizer.save_pretrained(folder)
     # safetensors makes its files readable by their owner alone, whatever the umask says
     umask = os.umask(0)

@@ -94,7 +94,7 @@ class PruneOptions:
     """How often a piece has to occur to be kept; with 0 all are. Single characters are always kept."""
     word_rank: int | None = None
     """Channels of the word table, which one matrix brings to the model's width, fitted best for the pieces that the
-    text has most often. It costs accuracy, which distilling brings back."""
+    text has most often. It costs accuracy: distil the result from the whole model."""
     column: str | None = None
     """Column of the text in a table, found by its name when not given."""
     encoding: str = "utf-8"
