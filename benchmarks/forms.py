@@ -26,7 +26,6 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from squeeze import RESULTS
 from torch import Tensor, nn
 
 from squeezebert.benchmark.baselines import write_usual_export
@@ -42,6 +41,7 @@ from squeezebert.files.stopwatch import interleave
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.runtime.session import import_onnxruntime, session_options
 
+RESULTS = Path(__file__).parent / "results"
 CONTRIB = "com.microsoft"
 
 
