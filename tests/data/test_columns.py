@@ -110,3 +110,12 @@ def test_options_refuse_values(options, part):
     with pytest.raises(OptionError) as caught:
         DataOptions(**options)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["I love this film.", "what a waste of time", "Refund!", "a" * 41])
+def test_an_only_column_that_reads_like_a_text_is_not_taken_for_a_header(line):
+    with pytest.raises(TableError, match="put a header line before it"):
+        find_columns([line], DataOptions(), "a.csv", labelled=False)
+    with pytest.raises(TableError, match="put a header line before it"):
+        find_columns([line, "label"], DataOptions(), "a.csv")
+    assert find_columns([line], DataOptions(text=line), "a.csv", labelled=False).text == line

@@ -25,7 +25,7 @@ from squeezebert.data.examples import encode_targets
 from squeezebert.data.glue import GLUE, glue_metrics, load_glue
 from squeezebert.data.glue.submission import FILES, read_submission, write_submission
 from squeezebert.data.labels import natural_order
-from squeezebert.files.errors import ClusterError, FolderError, OptionError, TableError
+from squeezebert.files.errors import FolderError, OptionError, TableError, WorkerError
 from squeezebert.training.finetune import label_order, load_task_teacher, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.workflows.glue.identity import checkpoint_digest
@@ -1001,7 +1001,7 @@ def test_epochs_of_tasks_on_the_command_line(capsys):
     ("worker", "error", "reason"),
     [
         ("fails_or_takes_long", TableError, "the first of them failed"),
-        ("is_killed", ClusterError, r"a worker was killed while these ran: tiny, .*Repeat the command"),
+        ("is_killed", WorkerError, r"a worker was killed while these ran: tiny, .*Repeat the command"),
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_told_at_once(glue, tiny_base, tmp_path, monkeypatch, worker, error, reason):

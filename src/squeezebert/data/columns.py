@@ -143,8 +143,18 @@ def _find_text(free: list[str], pair: str | None, names: Sequence[str], source: 
     free = [name for name in free if name != pair]
     found = [name for name in free if name.lower() in TEXT_NAMES]
     if not found and len(free) == 1:
+        _check_name(free[0], source)
         found = free
     return _only(found, "text", "--text", names, source), pair
+
+
+def _check_name(name: str, source: str) -> None:
+    """Raise `TableError` for the name of an only column that reads like a text: line 1 is not to be lost unseen."""
+    if len(name) > 40 or len(name.split()) > 3 or name.endswith((".", "!", "?")):
+        raise TableError(
+            f"{source}: the only column that may be the text is named {_listed([name])}, which reads like a text. If "
+            "line 1 is data, put a header line before it (text); if it is the name, repeat it with --text"
+        )
 
 
 def _named_labels(label: str | None, names: Sequence[str], source: str) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ class FolderError(SqueezeBertError):
     """A checkpoint or exported folder that is missing, incomplete, damaged or of another kind."""
 
 
-class ClusterError(SqueezeBertError):
-    """Workers of a cluster that failed: says why, and how to go on."""
+class WorkerError(SqueezeBertError):
+    """Worker processes, here or in a cluster, that failed or were killed: says why, and how to go on."""
 
 
 class OptionError(SqueezeBertError):

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from squeezebert.files.errors import ClusterError, DependencyError, OptionError, SqueezeBertError
+from squeezebert.files.errors import DependencyError, OptionError, SqueezeBertError, WorkerError
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows.bulk import Done, Shard, answer_shard, from_row, predict_in_parts, to_row
 from squeezebert.workflows.job_options import PredictOptions
@@ -27,7 +27,7 @@ def predict_on_cluster(options: PredictOptions) -> str:
     With `--address` a cluster that is there is used: all its machines need this package, and the files, the model and
     the output folder under the same names. Else one is started on this machine, for this run. Raises as
     `predict_in_parts` does, `DependencyError` without Ray, `OptionError` for a cluster that cannot be reached or has
-    no room, and `ClusterError` where workers failed.
+    no room, and `WorkerError` where workers failed.
     """
     ray = _import_ray()
     threads = options.threads or 1
@@ -92,7 +92,7 @@ def _answered(
         for row in answers.iter_rows():
             yield from_row(row)
     except ray.exceptions.RayError as error:
-        raise ClusterError(
+        raise WorkerError(
             f"the workers failed ({str(error).strip().splitlines()[-1]}): repeat the command to go on from the parts "
             f"that are in {output}"
         ) from error

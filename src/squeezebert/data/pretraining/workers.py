@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from squeezebert.data.packing import split_sentences
 from squeezebert.data.pretraining.documents import CleanDocument, RawDocument, clean
-from squeezebert.files.errors import FolderError
+from squeezebert.files.errors import WorkerError
 from squeezebert.files.parent import end_with
 
 _STRETCH = 1_000_000  # characters a worker is given at once
@@ -145,7 +145,7 @@ def in_order(
                 waiting.extend(pool.submit(work, lot) for lot in islice(lots, 1))
                 yield made
         except BrokenProcessPool as error:
-            raise FolderError(
+            raise WorkerError(
                 "a worker was killed, most likely for want of memory: repeat the command with fewer --workers"
             ) from error
         finally:

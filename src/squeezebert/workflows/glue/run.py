@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from squeezebert.data.glue import GLUE
-from squeezebert.files.errors import ClusterError, FolderError, OptionError
+from squeezebert.files.errors import FolderError, OptionError, WorkerError
 from squeezebert.files.lock import only_run
 from squeezebert.files.parent import end_with
 from squeezebert.training.finetune import load_tokenizer
@@ -71,7 +71,7 @@ def run_glue(
     """Run whatever of the grid has no result yet; return a line for each model and task.
 
     Raises `OptionError` for tasks, models or a teacher that are not there, `FolderError` for an output that holds
-    results of other options under the same names, `TableError` for rows that cannot be used, `ClusterError` when a
+    results of other options under the same names, `TableError` for rows that cannot be used, `WorkerError` when a
     worker was killed. A run that diverges is recorded as such, and the others go on.
     """
     logging.disable_progress_bar()
@@ -321,7 +321,7 @@ def _run_parallel(
                 ended(running.pop(future), found)
     except BrokenProcessPool as error:
         runs = "; ".join(str(job.cell) for job in running.values())
-        raise ClusterError(
+        raise WorkerError(
             f"a worker was killed while these ran: {runs}. The system does that where memory is short: take fewer "
             "--workers, or a smaller --batch-size. Repeat the command, and it goes on where it was"
         ) from error
