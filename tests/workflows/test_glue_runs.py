@@ -108,7 +108,7 @@ def results(glue, tiny_base, distilbert, tmp_path_factory):
         model=[f"tiny={tiny_base}", f"other={distilbert}"],
         output=str(output),
         data_dir=str(glue),
-        tasks="STS-B,cola",
+        tasks=("STS-B,cola",),
         learning_rates=(1e-6, 2e-3),
         seeds=(1, 2),
     )
@@ -179,7 +179,7 @@ def test_a_run_killed_while_it_trains_ends_as_one_that_was_not(glue, tiny_base, 
     from squeezebert.training.finetune import ClassifierTrainer
 
     places = GlueRunOptions(
-        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks="CoLA", learning_rates=(2e-3,)
+        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks=("CoLA",), learning_rates=(2e-3,)
     )
     step, steps = ClassifierTrainer.training_step, []
 
@@ -205,7 +205,7 @@ def test_a_run_killed_while_it_trains_ends_as_one_that_was_not(glue, tiny_base, 
 def test_a_killed_run_goes_on(glue, tiny_base, tmp_path):
     """Without its result and weights, a run is made again with the same findings; its neighbours are left alone."""
     places = GlueRunOptions(
-        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks="CoLA", seeds=(4,), keep="all"
+        model=[f"tiny={tiny_base}"], output=str(tmp_path), data_dir=str(glue), tasks=("CoLA",), seeds=(4,), keep="all"
     )
     run(places)
     ((folder, first),) = all_results(tmp_path)
@@ -236,7 +236,7 @@ def test_a_teacher_of_another_vocabulary_and_mnli_first(glue, tiny_base, results
     for path in base.glob("*token*"):
         path.unlink()
     other_tokenizer().save_pretrained(base)
-    common = {"data_dir": str(glue), "tasks": "CoLA,MNLI", "test": False}
+    common = {"data_dir": str(glue), "tasks": ("CoLA,MNLI",), "test": False}
     run(GlueRunOptions(model=[f"teacher={base}"], output=str(teachers), **common))
     student = {"model": [f"student={tiny_base}"], "output": str(teachers), "name": "distil", **common}
     with pytest.raises(OptionError, match="another vocabulary"):
@@ -252,7 +252,7 @@ def test_a_teacher_of_another_vocabulary_and_mnli_first(glue, tiny_base, results
         50 * sum(table["accuracy"] for table in found["student", "MNLI"]["tables"].values())
     )
     # A teacher with the same vocabulary, by the folders of its tasks
-    places = {**student, "name": "hidden", "tasks": "CoLA"}
+    places = {**student, "name": "hidden", "tasks": ("CoLA",)}
     pattern = str(teachers / "student/distil/{task}/rate-0.002_seed-1/model")
     run(GlueRunOptions(teacher=pattern, **places), distil=DistilOptions(hidden_weight=1.0))
     for teacher, error in (("nobody", OptionError), ("student/plain", FolderError), ("x/{task}", FolderError)):
@@ -262,7 +262,7 @@ def test_a_teacher_of_another_vocabulary_and_mnli_first(glue, tiny_base, results
 
 def test_a_better_teacher_later_leaves_students_what_they_are(glue, tiny_base, tmp_path):
     """A seed added to the teacher's may win; runs that learned from another stay valid, and theirs is kept."""
-    common = {"output": str(tmp_path), "data_dir": str(glue), "tasks": "cola", "test": False}
+    common = {"output": str(tmp_path), "data_dir": str(glue), "tasks": ("cola",), "test": False}
     teacher = {"model": [f"teacher={tiny_base}"], "epochs_of": {"cola": 2}, **common}
     run(GlueRunOptions(**teacher))
     student = {"model": [f"student={tiny_base}"], "teacher": "teacher", "name": "distil", "epochs_of": {"CoLA": 1}}
@@ -289,7 +289,7 @@ def test_two_workers_find_what_one_finds(glue, results, tiny_base, tmp_path):
         model=[f"tiny={tiny_base}"],
         output=str(tmp_path),
         data_dir=str(glue),
-        tasks="CoLA",
+        tasks=("CoLA",),
         learning_rates=(1e-6, 2e-3),
         workers=2,
     )
@@ -309,7 +309,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_count(glue, tiny_base, t
         model=[f"tiny={tiny_base}"],
         output=str(tmp_path),
         data_dir=str(glue),
-        tasks="CoLA",
+        tasks=("CoLA",),
         learning_rates=(1e30, 1e-3),
         seeds=(1, 2),
     )
@@ -462,11 +462,11 @@ def test_wrong_submissions_are_found(tmp_path, text, message):
 
 def test_bad_options(tmp_path):
     with pytest.raises(OptionError, match="squad is no task"):
-        chosen_tasks("CoLA,SQuAD")
-    assert chosen_tasks("rte, cola") == ["CoLA", "RTE"]
+        chosen_tasks(["CoLA,SQuAD"])
+    assert chosen_tasks(["rte, cola"]) == chosen_tasks(["RTE", "CoLA"]) == ["CoLA", "RTE"]
     assert named_models(["a=x/y", "z/w"]) == {"a": "x/y", "w": "z/w"}
     with pytest.raises(OptionError, match="AX is answered by MNLI's model"):
-        chosen_tasks("AX")
+        chosen_tasks(["AX"])
     (tmp_path / "lr=1" / "model").mkdir(parents=True)
     assert named_models([str(tmp_path / "lr=1" / "model")]) == {"model": str(tmp_path / "lr=1" / "model")}
     assert GlueRunOptions(["m"], "o", epochs_of="RTE=2, MNLI=0.5").epochs_by_task == {"RTE": 2.0, "MNLI": 0.5}
@@ -486,7 +486,7 @@ def test_bad_options(tmp_path):
         with pytest.raises(OptionError):
             GlueRunOptions(model=["m"], output="o", **wrong)
     with pytest.raises(OptionError, match="MNLI has to be among --tasks"):
-        run(GlueRunOptions(model=["m"], output=str(tmp_path), tasks="RTE", mnli_first=True))
+        run(GlueRunOptions(model=["m"], output=str(tmp_path), tasks=("RTE",), mnli_first=True))
 
 
 def test_accuracy_is_scikit_learns(glue):
@@ -497,7 +497,7 @@ def test_accuracy_is_scikit_learns(glue):
 
 
 def places_of(output, glue, base, **changes):
-    told = {"model": [f"tiny={base}"], "output": str(output), "data_dir": str(glue), "tasks": "CoLA"}
+    told = {"model": [f"tiny={base}"], "output": str(output), "data_dir": str(glue), "tasks": ("CoLA",)}
     return GlueRunOptions(**told | changes)
 
 
@@ -569,14 +569,14 @@ def test_what_diverged_is_said(glue, tiny_base, tmp_path, capsys):
     assert found == ["tiny, CoLA: all 1 runs diverged: lower the learning rate"]
     assert main(["glue", "report", str(tmp_path / "out")]) == 1
     assert "every run there diverged (tiny, plain, CoLA (1 runs))" in capsys.readouterr().err
-    run(places_of(tmp_path / "out", glue, tiny_base, tasks="STS-B"), QUICK)
+    run(places_of(tmp_path / "out", glue, tiny_base, tasks=("STS-B",)), QUICK)
     assert main(["glue", "report", str(tmp_path / "out")]) == 0
     assert "Diverged, and left out: tiny, plain, CoLA (1 runs)." in capsys.readouterr().out
 
 
 def test_weights_of_other_tasks_stay(glue, tiny_base, tmp_path):
     run(places_of(tmp_path / "out", glue, tiny_base, keep="all", seeds=(1, 2)), QUICK)
-    run(places_of(tmp_path / "out", glue, tiny_base, tasks="STS-B"), QUICK)
+    run(places_of(tmp_path / "out", glue, tiny_base, tasks=("STS-B",)), QUICK)
     assert len(list((tmp_path / "out").rglob("CoLA/*/model/config.json"))) == 2
 
 
@@ -687,7 +687,7 @@ def test_runs_of_other_options_are_not_put_together(glue, tiny_base, distilbert,
         ({"seeds": (2,)}, replace(QUICK, epochs=2), r"epochs 1, now 2"),
         ({"seeds": (1, 2)}, replace(QUICK, dropout=0.5), r"dropout None, now 0\.5"),
         ({"seeds": (2,), "model": [f"tiny={distilbert}"]}, QUICK, r"checkpoint \S+, now \S+, which holds something"),
-        ({"tasks": "STS-B", "model": [f"tiny={distilbert}"]}, QUICK, "one name and one checkpoint"),
+        ({"tasks": ("STS-B",), "model": [f"tiny={distilbert}"]}, QUICK, "one name and one checkpoint"),
     ):
         with pytest.raises(FolderError, match=reason):
             run(places_of(out, glue, tiny_base, **changes), options)
@@ -816,7 +816,7 @@ def named_outputs(model: Path, names: list[str], place: Path) -> Path:
 def test_a_teachers_labels_are_taken_by_their_names(glue, tiny_base, tmp_path):
     import torch
 
-    places = places_of(tmp_path / "out", glue, tiny_base, tasks="MNLI", test=False, keep="all")
+    places = places_of(tmp_path / "out", glue, tiny_base, tasks=("MNLI",), test=False, keep="all")
     run(places, QUICK)
     trained = next((tmp_path / "out").rglob("model"))
     data, tokenizer = load_glue("MNLI", glue).labelled, load_tokenizer(tiny_base)
@@ -843,7 +843,7 @@ def test_a_teachers_labels_are_taken_by_their_names(glue, tiny_base, tmp_path):
     for teacher in ("generic", "mixed"):
         told["teacher"] = str(tmp_path / teacher / "{task}")
         with pytest.raises((OptionError, FolderError)):
-            run(replace(places, tasks="CoLA,MNLI", **told), QUICK, DistilOptions(alpha=0.9))
+            run(replace(places, tasks=("CoLA,MNLI",), **told), QUICK, DistilOptions(alpha=0.9))
     assert not list((tmp_path / "out").glob("s/*/*/*"))
     told["teacher"] = str(tmp_path / "other" / "{task}")
     run(replace(places, **told), QUICK, DistilOptions(alpha=0.9))
@@ -882,7 +882,7 @@ def test_models_are_deleted_after_each_run(glue, tiny_base, tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr(module, "run_job", counted)
-    run(places_of(tmp_path, glue, tiny_base, tasks="CoLA,STS-B", learning_rates=(1e-3, 1e-4, 1e-5)), QUICK)
+    run(places_of(tmp_path, glue, tiny_base, tasks=("CoLA,STS-B",), learning_rates=(1e-3, 1e-4, 1e-5)), QUICK)
     assert max(most) <= 3  # of six: the best of each task, and the one that just ended
 
 
@@ -893,7 +893,7 @@ def test_a_model_that_diverges_on_mnli_leaves_the_others_alone(glue, tiny_base, 
     model.pooler.dense.weight.data.fill_(float("nan"))
     model.save_pretrained(broken)
     models = [f"broken={broken}", f"tiny={tiny_base}"]
-    places = places_of(tmp_path / "out", glue, tiny_base, tasks="MNLI,CoLA", mnli_first=True, model=models)
+    places = places_of(tmp_path / "out", glue, tiny_base, tasks=("MNLI,CoLA",), mnli_first=True, model=models)
     found, lines = run(places, QUICK)
     assert any(line.startswith("broken: MNLI diverged") for line in lines)
     assert [line.partition(":")[0] for line in found] == ["tiny, CoLA", "tiny, MNLI", "broken, MNLI"]
@@ -918,7 +918,7 @@ def test_a_run_that_was_cut_off_is_found_before_others_run(glue, tiny_base, tmp_
     (last / "model").mkdir(parents=True)
     (last / "begun.json").write_text(json.dumps({"options": {"epochs": 99}, "data": ""}))
     with pytest.raises(FolderError, match=r"holds a run that was cut off, of other options.*epochs 99, now 1"):
-        run(places_of(tmp_path, glue, tiny_base, tasks="CoLA,STS-B"), QUICK)
+        run(places_of(tmp_path, glue, tiny_base, tasks=("CoLA,STS-B",)), QUICK)
     assert not list(all_results(tmp_path))
 
 

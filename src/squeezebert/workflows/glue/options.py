@@ -19,8 +19,8 @@ class GlueRunOptions:
     """Folder of results, kept from run to run: a folder a model, recipe, task and training run."""
     data_dir: str = "nyu-mll/glue"
     """GLUE's download (a folder a task), a folder with the Hub's Parquet files, or a Hub id."""
-    tasks: str = "all"
-    """Tasks, separated by commas: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI."""
+    tasks: tuple[str, ...] = ("all",)
+    """Tasks, separated by spaces or commas: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI."""
     name: str = "plain"
     """What the table calls this way of training; a recipe sets it."""
     learning_rates: tuple[float, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,17 +52,18 @@ class Job:
         return {**checkpoint, **asdict(self.options), "distil": distil}
 
 
-def chosen_tasks(told: str) -> list[str]:
+def chosen_tasks(told: Sequence[str]) -> list[str]:
     """Return the names of the tasks, in the leaderboard's order. Raises `OptionError` for what is none."""
-    if told == "all":
+    asked = [part.lower() for part in re.split(r"[,\s]+", " ".join(told)) if part]
+    if asked == ["all"]:
         return list(GLUE)
     names = {name.lower(): name for name in GLUE}
-    asked = [part.strip().lower() for part in told.split(",") if part.strip()]
     unknown = [part for part in asked if part not in names]
     if unknown or not asked:
         hint = "; AX is answered by MNLI's model, as one of its test tables" if "ax" in unknown else ""
         raise OptionError(
-            f"--tasks {told}: {', '.join(unknown) or 'nothing'} is no task; tasks are {', '.join(GLUE)}{hint}"
+            f"--tasks {' '.join(told)}: {', '.join(unknown) or 'nothing'} is no task; "
+            f"tasks are {', '.join(GLUE)}{hint}"
         )
     return [name for name in GLUE if name.lower() in asked]
 
