@@ -16,6 +16,7 @@ from squeezebert.data.examples import load_labelled
 from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.training.checkpoint import RECORD
 from squeezebert.training.finetune import PROGRESS_FOLDER, finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.shapes import paper_shape
@@ -105,6 +106,9 @@ def test_a_run_killed_in_a_later_epoch_sees_the_batches_it_would_have_seen(step,
         finetune(topics, tiny_base, tmp_path / "cut", options, callbacks=[KillAt(step)])
     resumed = finetune(topics, tiny_base, tmp_path / "cut", options)
     assert resumed.metrics == whole.metrics
+    course, again = (json.loads((tmp_path / name / RECORD).read_text())["course"] for name in ("whole", "cut"))
+    assert course == again
+    assert course[-1]["epoch"] == 3
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -133,6 +133,11 @@ def test_the_grid_chooses_a_rate_and_every_seed_runs_with_it(results):
         assert result.test_subsets == ("test",)
     assert by_task["tiny", "CoLA"].median > 40
     assert len(found) == 4
+    for run in runs.values():
+        assert [one["epoch"] for one in run["course"]] == list(range(1, len(run["course"]) + 1))
+        if run["task"] == "CoLA":  # (similarities outside 0 to 5 are clipped in the answers)
+            best = max(one["matthews"] for one in run["course"])
+            assert 100 * best == pytest.approx(run["score"], abs=1e-3)
     assert "(subset: train, dev) (test rows: a subset, test)" in found[0]
     assert all("(subset)" in line for line in lines if "; rate" not in line and ": score " in line)
     assert any("about" in line and "left" in line for line in lines)

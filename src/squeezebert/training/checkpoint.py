@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ def write_record(
     command: str,
     base: str,
     distil: dict[str, Any] | None,
+    course: Sequence[Mapping[str, float]],
 ) -> None:
     """Write the evaluation rows, then the record; a folder with a record is complete.
 
-    `distil` is how it was distilled and from which teacher, if it was.
+    `distil` is how it was distilled and from which teacher, if it was; `course` are the scores on the way.
     """
     rows = (_row(example) for example in data.evaluation)
     _replace(output / EVALUATION, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -61,6 +62,7 @@ def write_record(
         "calibration": asdict(calibration),
         "thresholds": calibration.thresholds,
         "metrics": metrics,
+        "course": list(course),
         "base": base,
         "command": command,
         "options": asdict(options),

@@ -454,4 +454,12 @@ def _write(
     kind = "A SqueezeBERT-architecture text classifier" if ours else f"A text classifier, a {type(model).__name__}"
     write_card(output, data, options, metrics, calibration, command, str(base), kind)
     # The record comes last: a folder that has it is complete
-    write_record(output, data, options, max_length, metrics, calibration, command, str(base), distil)
+    course = _course(trainer, _metric(options, data))
+    write_record(output, data, options, max_length, metrics, calibration, command, str(base), distil, course)
+
+
+def _course(trainer: Trainer, metric: str) -> list[dict[str, float]]:
+    """The score at each evaluation on the way, resumed runs' first part included."""
+    key = f"eval_{metric}"
+    history = [entry for entry in trainer.state.log_history if key in entry]
+    return [{"step": entry["step"], "epoch": round(entry["epoch"], 3), metric: entry[key]} for entry in history]

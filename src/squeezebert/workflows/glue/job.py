@@ -183,6 +183,7 @@ def _run(folder: Path, job: Job, report: Report | None) -> dict[str, Any]:
             **told,
             "score": task_score(data.task, tables),
             "tables": {name: {"rows": len(data.dev[name]), **metrics} for name, metrics in tables.items()},
+            "course": json.loads((trained / RECORD).read_text(encoding="utf-8")).get("course", []),
             "parameters": parameters,
             "seconds": round(time.monotonic() - started, 1),
             "skipped": data.labelled.report.skipped,
