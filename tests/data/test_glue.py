@@ -161,6 +161,8 @@ def test_missing_files_say_what_is_there(tmp_path):
     write(tmp_path, "RTE/test.tsv", "index")
     fails(tmp_path, "RTE", "no such file", "has test.tsv")
     fails(write(tmp_path, "file"), "RTE", "GLUE is a folder")
+    (tmp_path / "RTE" / "test.tsv").unlink()
+    fails(write_rte(tmp_path), "RTE", "test.tsv: no such file", "--no-test does without", test=True)
 
 
 def test_unknown_tasks():

@@ -244,7 +244,8 @@ def _download_rows(task: GlueTask, split: GlueSplit, folder: Path) -> Iterator[R
     if not path.exists():
         there = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
         has = f"{path.parent} has {', '.join(there[:8])}" if there else f"there is no folder {path.parent}"
-        raise TableError(f"{path}: no such file; {has}")
+        without = "" if split.labelled else "; --no-test does without"
+        raise TableError(f"{path}: no such file; {has}{without}")
     has_header = task.has_header or not split.labelled
     texts = task.texts if has_header == task.has_header else ("sentence",)
     rows = _table(path, 0 if has_header else _COLA_COLUMNS)
