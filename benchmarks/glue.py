@@ -3,9 +3,11 @@
 python benchmarks/glue.py --data DIR --work DIR [--steps teachers,squeeze,distil,plain,measure] [--tasks CoLA,RTE]
 
 Every step is a command of `squeezebert`, printed before it runs; what is finished in the work folder is not run
-again, and what was cut off goes on. After each step the findings of all runs are copied to benchmarks/results/glue,
-with the answers of each task's best run: `squeezebert glue report benchmarks/results/glue` shows them. QNLI's training
-rows, QQP and MNLI are samples, and are marked as such.
+again, and what was cut off goes on. Two more steps say whether the recipe holds the teachers back: `longer` (CoLA,
+twice the epochs) and `mnli-first` (RTE from a model of MNLI's sample; `--tasks MNLI` is to be run before). After each
+step the findings of all runs are copied to benchmarks/results/glue, with the answers of each task's best run:
+`squeezebert glue report benchmarks/results/glue` shows them. QNLI's training rows, QQP and MNLI are samples, and are
+marked as such.
 """
 
 from __future__ import annotations
@@ -37,20 +39,31 @@ SQUEEZED = {
 
 def commands(step: str, data: Path, work: Path, tasks: str, students: list[str]) -> list[list[str]]:
     """The commands of a step."""
-    glue = work / "out"
-    run = ["glue", "run", "--output", glue, "--data-dir", link_samples(data / "glue", work / "glue")]
-    run += ["--tasks", tasks, "--precision", "bf16", "--workers", "2"]
+    glue, tables = work / "out", link_samples(data / "glue", work / "glue")
+    whole = [task for task in tasks.split(",") if any((tables / task).glob("test*.tsv"))]
+    run = ["glue", "run", "--output", glue, "--data-dir", tables, "--precision", "bf16", "--workers", "2"]
+    some = [
+        [*run, "--tasks", *names, *more]
+        for names, more in ((whole, []), ([task for task in tasks.split(",") if task not in whole], ["--no-test"]))
+        if names
+    ]
     plain, distil = (["--recipe", RECIPES / f"glue-{name}.yaml"] for name in ("small", "distil-small"))
     named = ["--model", *(f"{name}={work / name}" for name in students)]
+    longer = "--name plain-12-epochs --epochs 12 --learning-rates 5e-5 --seeds 1".split()
+    seeded = "--learning-rates 5e-5 --seeds 1 2".split()
+    from_mnli = next(glue.glob(f"minilm/plain/MNLI/*/{MODEL}"), glue)
     steps = {
-        "teachers": [[*run, "--model", f"minilm={BASE}", *plain]],
+        "teachers": [[*one, "--model", f"minilm={BASE}", *plain] for one in some],
+        # Whether the recipe holds the teachers back: twice the epochs, and MNLI first
+        "longer": [[*run, "--tasks", "CoLA", "--model", f"minilm={BASE}", *plain, *longer]],
+        "mnli-first": [[*run, "--tasks", "RTE", "--model", f"minilm-mnli={from_mnli}", *plain, *seeded]],
         "squeeze": [
             ["squeeze", BASE, "--text", data / "corpus" / "wikipedia", "--no-heal", "--output", work / name, *shape]
             for name, shape in SQUEEZED.items()
             if name in students and not (work / name).exists()
         ],
-        "distil": [[*run, *named, "--teacher", "minilm/plain", *distil]],
-        "plain": [[*run, *named, *plain]],
+        "distil": [[*one, *named, "--teacher", "minilm/plain", *distil] for one in some],
+        "plain": [[*one, *named, *plain] for one in some],
         "measure": [["glue", "measure", glue]],
     }
     return [[str(part) for part in command] for command in steps[step]]
