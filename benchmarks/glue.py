@@ -49,8 +49,8 @@ def commands(step: str, data: Path, work: Path, tasks: str, students: list[str])
     ]
     plain, distil = (["--recipe", RECIPES / f"glue-{name}.yaml"] for name in ("small", "distil-small"))
     named = ["--model", *(f"{name}={work / name}" for name in students)]
-    longer = "--name plain-12-epochs --epochs 12 --learning-rates 5e-5 --seeds 1".split()
-    seeded = "--learning-rates 5e-5 --seeds 1 2".split()
+    longer = ["--name", "plain-12-epochs", "--epochs", "12", "--learning-rates", "5e-5", "--seeds", "1"]
+    seeded = ["--learning-rates", "5e-5", "--seeds", "1", "2"]
     from_mnli = next(glue.glob(f"minilm/plain/MNLI/*/{MODEL}"), glue)
     steps = {
         "teachers": [[*one, "--model", f"minilm={BASE}", *plain] for one in some],
