@@ -51,7 +51,7 @@ def commands(step: str, data: Path, work: Path, tasks: str, students: list[str])
     named = ["--model", *(f"{name}={work / name}" for name in students)]
     longer = ["--name", "plain-12-epochs", "--epochs", "12", "--learning-rates", "5e-5", "--seeds", "1"]
     seeded = ["--learning-rates", "5e-5", "--seeds", "1", "2"]
-    from_mnli = next(glue.glob(f"minilm/plain/MNLI/*/{MODEL}"), glue)
+    from_mnli = next(glue.glob(f"minilm/plain/MNLI/*/{MODEL}"), glue / "minilm" / "plain" / "MNLI")  # told if missing
     steps = {
         "teachers": [[*one, "--model", f"minilm={BASE}", *plain] for one in some],
         # Whether the recipe holds the teachers back: twice the epochs, and MNLI first

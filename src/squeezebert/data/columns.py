@@ -150,11 +150,15 @@ def _find_text(free: list[str], pair: str | None, names: Sequence[str], source: 
 
 def _check_name(name: str, source: str) -> None:
     """Raise `TableError` for the name of an only column that reads like a text: line 1 is not to be lost unseen."""
-    if len(name) > 40 or len(name.split()) > 3 or name.endswith((".", "!", "?")):
+    if _reads_like_text(name):
         raise TableError(
             f"{source}: the only column that may be the text is named {_listed([name])}, which reads like a text. If "
             "line 1 is data, put a header line before it (text); if it is the name, repeat it with --text"
         )
+
+
+def _reads_like_text(name: str) -> bool:
+    return len(name) > 40 or len(name.split()) > 3 or name.endswith((".", "!", "?"))
 
 
 def _named_labels(label: str | None, names: Sequence[str], source: str) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ def _only(found: Sequence[str], what: str, option: str, names: Sequence[str], so
             f"{source}: several columns may be the {what}: {_listed(found)}; name the one with {option} "
             f"(the columns are {_listed(names)})"
         )
-    looks_like_data = any(len(name) > 40 or " " in name or name.replace(".", "", 1).isdigit() for name in names)
+    looks_like_data = any(_reads_like_text(name) or name.replace(".", "", 1).isdigit() for name in names)
     hint = "; if line 1 is data, put a header line before it, e.g. text,label" if looks_like_data else ""
     raise TableError(
         f"{source}: no column has a usual name for the {what}; name it with {option} "
