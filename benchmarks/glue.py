@@ -51,7 +51,9 @@ def commands(step: str, data: Path, work: Path, tasks: str, students: list[str])
     named = ["--model", *(f"{name}={work / name}" for name in students)]
     longer = ["--name", "plain-12-epochs", "--epochs", "12", "--learning-rates", "5e-5", "--seeds", "1"]
     seeded = ["--learning-rates", "5e-5", "--seeds", "1", "2"]
-    from_mnli = next(glue.glob(f"minilm/plain/MNLI/*/{MODEL}"), glue / "minilm" / "plain" / "MNLI")  # told if missing
+    there = summarise(glue) if glue.is_dir() else []
+    mnli = [r.best for r in there if (r.model, r.recipe, r.task) == ("minilm", "plain", "MNLI")]
+    from_mnli = (mnli or [glue / "minilm" / "plain" / "MNLI"])[0] / MODEL  # told if missing
     steps = {
         "teachers": [[*one, "--model", f"minilm={BASE}", *plain] for one in some],
         # Whether the recipe holds the teachers back: twice the epochs, and MNLI first

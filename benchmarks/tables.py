@@ -429,20 +429,20 @@ def glue_table(record: dict[str, Any]) -> str:
     if measured.is_file():
         tables.append(glue_sizes_table(json.loads(measured.read_text(encoding="utf-8"))))
     told = [as_markdown(table).partition("\n\n")[2].rstrip() + "\n" for table in tables]
-    return "\n".join([*told, f"`{record['command']}`. {made_on(record)}"])
+    made = f"Runs of several commands, each in its `result.json`; `{record['command']}` has their steps."
+    return "\n".join([*told, f"{made} {made_on(record)}"])
 
 
 def glue_grid_table(_: dict[str, Any]) -> str:
-    """The score of every run of the first seed: what the grid chose from."""
+    """The score of every run of the first seed: what the grid chose from, or the one rate that was tried."""
     results = summarise(RESULTS / "glue")
     rates = sorted({run["learning_rate"] for result in results for run in result.grid})
     lines = ["| model | recipe | task | " + " | ".join(f"{rate:g}" for rate in rates) + " |"]
     lines.append("|---|---|---|" + "---:|" * len(rates))
     for result in results:
         runs = {run["learning_rate"]: run for run in result.grid if run["in_grid"]}
-        if len(runs) > 1:
-            told = [_of_rate(runs.get(rate)) for rate in rates]
-            lines.append(f"| {result.model} | {result.recipe} | {result.task} | " + " | ".join(told) + " |")
+        told = [_of_rate(runs.get(rate)) for rate in rates]
+        lines.append(f"| {result.model} | {result.recipe} | {result.task} | " + " | ".join(told) + " |")
     return "\n".join(lines)
 
 

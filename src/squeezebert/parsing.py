@@ -131,6 +131,39 @@ def recipes_first(arguments: Sequence[str], families: Mapping[str, str]) -> list
     return [*rest[:verb], *recipes, *rest[verb:]]
 
 
+def together(arguments: Sequence[str], verbs: Verbs) -> list[str]:
+    """Put the values of an option that takes several behind its first mention, where it is given more than once.
+
+    The parser would take the last ones for all: `--model a --model b` means the same as `--model a b`.
+    """
+    verb = next((" ".join(arguments[:words]) for words in (2, 1) if " ".join(arguments[:words]) in verbs), None)
+    if verb is None:
+        return list(arguments)
+    several = set()
+    for part in verbs[verb][1]:
+        hints = get_type_hints(part)
+        listed = (field.name for field in fields(part) if get_origin(hints[field.name]) in (list, tuple))
+        several |= {f"--{name.replace('_', '-')}" for name in listed}
+    before: list[str] = []  # verb and what stands alone; then each option with its values
+    found = [before]
+    own: dict[str, list[str]] = {}
+    current = before
+    for word in arguments:
+        name, sign, value = word.partition("=")
+        if not word.startswith("--"):
+            current.append(word)
+        elif name in several:
+            if name not in own:
+                own[name] = [name]
+                found.append(own[name])
+            own[name] += [value] if sign else []
+            current = before if sign else own[name]
+        else:
+            current = before if sign else [word]
+            found.append([word] if sign else current)
+    return [word for words in found for word in words]
+
+
 def dashed(arguments: Sequence[str]) -> list[str]:
     """Accept `--max_length` for `--max-length`, as recipes and Python spell it."""
     changed = []

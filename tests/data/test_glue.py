@@ -231,6 +231,25 @@ def test_malformed_rows_of_qqp_are_passed_over_and_counted(tmp_path):
     fails(tmp_path, "QQP", "test.tsv:3", "predictions go by its order", test=True, skip_bad_rows=True)
     write(tmp_path, "QQP/test.tsv", "id\tquestion1\tquestion2", "1\twhat\twhich", "0\ta\tb")
     fails(tmp_path, "QQP", "test.tsv:2: id out of order: '1', expected 0", test=True)
+    # Nothing else is passed over unasked, and where nothing is left, it is said why
+    write(tmp_path, "QQP/dev.tsv", header, "0\t1\t2\twhat\twhich\tperhaps")
+    fails(tmp_path, "QQP", "dev.tsv:2: unknown label")
+    write(tmp_path, "QQP/dev.tsv", header, "0\t1\t2\twhat\twhich\t1")
+    write(tmp_path, "QQP/train.tsv", header, "0\t1\t2\twhat\t1", "0\t1\t2\twhat\t1")
+    fails(tmp_path, "QQP", "no rows in train that can be used", "train.tsv:2: wrong number of cells: 5 cells")
+
+
+def test_a_column_named_twice_is_refused(tmp_path):
+    write_rte(tmp_path)
+    write(tmp_path, "RTE/train.tsv", f"index\t{PAIR}\tsentence1\tlabel", "0\ta\tb\tc\tentailment")
+    fails(tmp_path, "RTE", "names the column 'sentence1' twice")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TableError, match=r"^nowhere: no such folder$"):
+        load_glue("RTE", "nowhere")
+    write_rte(tmp_path, "9\ta\x00\tb\tentailment")
+    assert "UTF-8" not in fails(tmp_path, "RTE", "train.tsv:6", "NUL")
 
 
 # --- the Hub -------------------------------------------------------------------------------------------------

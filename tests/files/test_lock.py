@@ -48,3 +48,12 @@ def test_the_right_ends_with_the_block_even_after_an_error(tmp_path):
         raise ZeroDivisionError
     with only_run(tmp_path):
         pass
+
+
+def test_a_lock_inside_holds_whatever_the_folder_of_temporary_files(tmp_path, monkeypatch):
+    with only_run(tmp_path, inside=True):
+        hold = HOLD.replace("only_run(sys.argv[1])", "only_run(sys.argv[1], inside=True)")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+        other = subprocess.run([sys.executable, "-c", hold, tmp_path], capture_output=True, text=True, check=False)
+    assert "another run is writing it" in other.stderr

@@ -17,7 +17,7 @@ from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.checkpoint import RECORD
-from squeezebert.training.finetune import PROGRESS_FOLDER, finetune
+from squeezebert.training.finetune import PROGRESS_FOLDER, finetune, load_base, output_layer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.shapes import paper_shape
 from squeezebert.training.squeeze import squeeze
@@ -195,11 +195,38 @@ def test_a_cut_run_with_other_options_is_refused(topics, tiny_base, tmp_path):
         finetune(topics, tiny_base, output, FinetuneOptions(epochs=3, **FAST))
 
 
-def test_early_stopping_ends_a_run_that_does_not_get_better(topics, tiny_base, tmp_path):
-    still = FAST | {"learning_rate": 1e-12}
+@pytest.mark.parametrize("save_every", [500, 7])
+def test_early_stopping_ends_a_run_that_does_not_get_better(save_every, topics, tiny_base, tmp_path):
+    """Patience is in epochs, however often a run is evaluated, and begins behind warm-up."""
+    still = FAST | {"learning_rate": 1e-12, "save_every": save_every}
     result = finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=20, patience=2, **still))
     steps_an_epoch = math.ceil(len(topics.train) / 8)
-    assert result.steps == 3 * steps_an_epoch  # the first evaluation, and two without improvement
+    assert result.steps == (2 + 2) * steps_an_epoch  # two of 20 epochs are warm-up
+
+
+def test_a_head_is_taken_over_by_the_names_of_its_labels(topics, tiny_base, tmp_path):
+    finetune(topics, tiny_base, tmp_path / "model", FinetuneOptions(epochs=1, **FAST))
+    model, has_head = load_base(tmp_path / "model", topics)
+    assert has_head
+    head = output_layer(model)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for names, kept, order in (
+        (["stage", "money", "sport"], True, [1, 2, 0]),  # money, sport, stage in the table
+        (["LABEL_0", "LABEL_1", "LABEL_2"], True, [0, 1, 2]),
+        (["bad", "good", "neither"], False, None),
+    ):
+        config |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        model, has_head = load_base(tmp_path / "model", topics)
+        assert has_head == kept
+        assert list(model.config.id2label.values()) == ["money", "sport", "stage"]
+        other = output_layer(model)
+        if order is None:
+            assert not torch.isclose(other.weight, head.weight).any(dim=1).all()
+            assert not other.bias.any()
+        else:
+            assert torch.equal(other.weight, head.weight[order])
+            assert torch.equal(other.bias, head.bias[order])
 
 
 def test_frozen_embeddings_stay_and_dropout_is_set(topics, tiny_base, tmp_path):

@@ -14,7 +14,7 @@ from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.training.fitting import Moments, fit, fit_blocks, fit_low_rank, spread_blocks
 from squeezebert.training.regroup import Orders, align, find_orders, input_variances, reorder
 from squeezebert.training.shapes import paper_shape
-from squeezebert.training.squeeze import MatrixError, refit, squeeze
+from squeezebert.training.squeeze import MatrixError, refit, refit_obstacle, squeeze
 
 Batch = tuple[Tensor, Tensor, Tensor]
 PAPER_GROUPS = paper_shape(4)
@@ -229,6 +229,9 @@ def test_a_student_starts_from_a_squeezed_model_and_a_finetuned_teacher():
     with torch.no_grad():
         for parameter in teacher.parameters():
             parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter) if parameter.dim() > 1 else 0)
+    assert refit_obstacle(squeezed, teacher) is None
+    stranger = SqueezeBertForSequenceClassification(base.config)
+    assert "its words are not the teacher's" in str(refit_obstacle(squeezed, stranger))
     student = refit(squeezed, teacher, text(3))
     assert student.config.channel_order == squeezed.config.channel_order is not None
     ours = align(teacher, student).transformer

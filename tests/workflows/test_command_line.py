@@ -14,7 +14,7 @@ import pytest
 
 from conftest import topic_rows
 from squeezebert.cli import FAMILIES, VERBS, build_parser, main
-from squeezebert.parsing import dashed, field_docstrings, recipes_first
+from squeezebert.parsing import dashed, field_docstrings, recipes_first, together
 from squeezebert.runtime.predictor import load
 from typed import run
 
@@ -319,3 +319,18 @@ def test_what_is_typed_means_more_than_a_recipe(tmp_path, before):
         "--model",
         "a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("glue run --model a --output o --model b c", "glue run --model a b c --output o"),
+        ("glue run --model=a --model=b --no-test", "glue run --model a b --no-test"),
+        ("squeeze --text=a --text=b CHECKPOINT", "squeeze CHECKPOINT --text a b"),
+        ("squeeze CHECKPOINT --text a b --output o", "squeeze CHECKPOINT --text a b --output o"),
+        ("train TABLE --epochs 2 --epochs 3", "train TABLE --epochs 2 --epochs 3"),
+        ("--version", "--version"),
+    ],
+)
+def test_an_option_of_several_values_given_twice_has_all_of_them(given, meant):
+    assert together(given.split(), VERBS) == meant.split()

@@ -725,6 +725,67 @@ def test_tasks_that_began_from_other_checkpoints_are_not_one_row(tmp_path):
     assert [r.variant for r in summarise(tmp_path)] == ["checkpoint base (111111)", "checkpoint base (222222)", ""]
 
 
+def test_tasks_of_other_kinds_are_not_one_row_nor_one_submission(glue, tiny_base, tmp_path):
+    made_up(tmp_path / "a", task="CoLA", options={"distil": {"teacher": "t"}})
+    made_up(tmp_path / "a", task="RTE", options={"distil": None})
+    assert [r.variant for r in summarise(tmp_path / "a")] == ["distilled yes", "distilled no"]
+    with pytest.raises(FolderError, match=r"not of one model \(distilled no; distilled yes\)"):
+        submit(GlueSubmitOptions(str(tmp_path / "a"), "m", str(tmp_path / "z.zip"), partial=True))
+    made_up(tmp_path / "b", model="tiny", task="RTE", options={"distil": {"teacher": "t"}})
+    with pytest.raises(FolderError, match=r"RTE.* was distilled, and this is to be the other way"):
+        run(places_of(tmp_path / "b", glue, tiny_base), QUICK)
+
+
+def test_what_learned_from_a_subset_before_is_marked(tmp_path):
+    """A model that began at, or learned from, one of a subset is as little comparable as that."""
+    made_up(tmp_path, task="MNLI", subsets=["train", "dev_matched"])
+    place = "m/plain/MNLI/rate-0.001_seed-1/model"
+    made_up(tmp_path, "begun", "RTE", options={"checkpoint": place})
+    made_up(tmp_path, "taught", "RTE", options={"checkpoint": "base", "distil": {"teacher": place}})
+    made_up(tmp_path, "later", "CoLA", options={"checkpoint": "begun/plain/RTE/rate-0.001_seed-1/model"})
+    made_up(tmp_path, "whole", "RTE", options={"checkpoint": "base"})
+    found = {result.model: result.subsets for result in summarise(tmp_path) if result.model != "m"}
+    assert found == {"begun": ("MNLI train",), "taught": ("MNLI train",), "later": ("MNLI train",), "whole": ()}
+
+
+def test_the_grid_of_several_commands_is_of_one_seed(tmp_path):
+    for rate, seed, score in ((1e-3, 1, 50.0), (2e-3, 1, 60.0), (1e-3, 2, 90.0), (2e-3, 2, 55.0)):
+        made_up(tmp_path, learning_rate=rate, seed=seed, score=score)
+    path = next(tmp_path.rglob("rate-0.001_seed-2/result.json"))
+    path.write_text(path.read_text().replace('"in_grid": false', '"in_grid": true'))
+    assert summarise(tmp_path)[0].chosen["learning_rate"] == 2e-3
+
+
+def test_damaged_answers_are_given_again_where_the_model_is_kept(glue, tiny_base, tmp_path):
+    run(places_of(tmp_path, glue, tiny_base, keep="all"), QUICK)
+    (path,) = tmp_path.rglob("predictions.npz")
+    before = read_predictions(path.parent)
+    path.write_bytes(b"PK")
+    run(places_of(tmp_path, glue, tiny_base, keep="all"), QUICK)
+    after = read_predictions(path.parent)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_wrong_with_any_model_is_said_before_one_runs(glue, tiny_base, tmp_path):
+    broken = shutil.copytree(tiny_base, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for name, reason in (("cut short", "no checkpoint there"), ("without", "--model takes a folder with")):
+        if name == "without":
+            (broken / "model.safetensors").unlink()
+        places = places_of(tmp_path / "out", glue, tiny_base)
+        with pytest.raises(FolderError, match=reason):
+            run(replace(places, model=[*places.model, f"other={broken}"]), QUICK)
+    assert not list(all_results(tmp_path / "out"))
+
+
+def test_one_folder_is_no_teacher(glue, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_base.parent)
+    with pytest.raises(OptionError, match=r"one folder; it takes a folder for each task, as 'teachers/\{task\}'"):
+        run(places_of(tmp_path, glue, tiny_base, teacher=tiny_base.name), QUICK, DistilOptions(alpha=0.9))
+
+
 def test_a_checkpoint_is_what_it_holds(glue, tiny_base, tmp_path, monkeypatch):
     """Overwritten weights are another checkpoint; a copy is the same; a moved output finds its teachers."""
     base = shutil.copytree(tiny_base, tmp_path / "base")

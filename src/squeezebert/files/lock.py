@@ -15,18 +15,20 @@ from squeezebert.files.errors import FolderError
 
 
 @contextmanager
-def only_run(output: str | Path) -> Iterator[None]:
+def only_run(output: str | Path, *, inside: bool = False) -> Iterator[None]:
     """Run a block as the only one that writes `output`; the system ends the right with the process, killed or not.
 
-    The lock lies with the temporary files, so that an output stays empty until there is something to write. Of the
-    processes of one launch, the first takes it for all. Raises `FolderError` when another run has it.
+    The lock lies with the temporary files, so that an output stays empty until there is something to write; `inside`
+    it lies in `output`, a folder that is there, where processes whose temporary files lie elsewhere find it too. Of
+    the processes of one launch, the first takes it for all. Raises `FolderError` when another run has it.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
         return
     user = os.getuid() if hasattr(os, "getuid") else 0
     place = hashlib.sha256(os.fsencode(Path(output).resolve())).hexdigest()[:24]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"squeezebert-{user}-{place}.lock", timeout=0)
+    outside = Path(tempfile.gettempdir()) / f"squeezebert-{user}-{place}.lock"
+    lock = FileLock(Path(output) / ".lock" if inside else outside, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

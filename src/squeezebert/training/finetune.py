@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    PreTrainedConfig,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -36,7 +39,7 @@ from squeezebert.data.corpus import tokenizer_hash
 from squeezebert.data.examples import Example, LabelledData, encode_targets
 from squeezebert.data.metrics import LOWER_IS_BETTER, MAIN_METRIC, METRICS, probabilities_of, score
 from squeezebert.files.errors import DivergedError, FolderError, OptionError
-from squeezebert.model import SqueezeBertForSequenceClassification
+from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.training.card import write_card
 from squeezebert.training.checkpoint import RECORD, clear_checkpoint, write_record
 from squeezebert.training.losses import no_labels
@@ -80,11 +83,21 @@ class FinetuneResult:
 
 
 def load_base(
-    base: str | Path, data: LabelledData, option: str = "--base", *, any_architecture: bool = False
+    base: str | Path,
+    data: LabelledData,
+    option: str = "--base",
+    *,
+    any_architecture: bool = False,
+    dropout: float | None = None,
+    spelled: Mapping[str, str] | None = None,
 ) -> tuple[Any, bool]:
     """Load a checkpoint folder or Hub id as a classifier for the labels of `data`, and say whether it has a head.
 
-    With `any_architecture`, what is neither BERT's nor ours is loaded as transformers' class for it.
+    A head that names the same labels in another order is put in that of `data`, and one for other labels is not taken
+    over; one that names none is taken as it is. `spelled` is that of `label_order`.
+
+    With `any_architecture`, what is neither BERT's nor ours is loaded as transformers' class for it. `dropout` is for
+    all that the configuration has a dropout for; by default they are the checkpoint's.
     Raises `FolderError` when there is no such checkpoint, and `OptionError` for an architecture that does not fit.
     """
     names = data.labels or ("value",)
@@ -94,9 +107,16 @@ def load_base(
         kind: Any = SqueezeBertForSequenceClassification
         if any_architecture and not fits_ours(base):
             kind = AutoModelForSequenceClassification
+        named = _named_outputs(PreTrainedConfig.get_config_dict(str(base))[0])
+        changed: dict[str, Any] = {}
+        if dropout is not None:
+            theirs = kind is AutoModelForSequenceClassification
+            config = AutoConfig.from_pretrained(str(base)) if theirs else SqueezeBertConfig()
+            changed = dict.fromkeys(_dropouts_of(config), dropout)
         model, info = kind.from_pretrained(
             str(base),
             output_loading_info=True,
+            **changed,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
@@ -106,8 +126,8 @@ def load_base(
         absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         weight = output_layer(model).weight
         head = next(name for name, parameter in model.named_parameters() if parameter is weight)
-        return model, head not in absent
-    except OSError as error:
+        return model, head not in absent and _is_for(model, named, data.labels, spelled or {})
+    except (OSError, SafetensorError) as error:
         raise FolderError(
             f"{base}: no checkpoint there. {option} takes a folder with config.json and weights, or the id of a "
             f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
@@ -116,6 +136,35 @@ def load_base(
         raise OptionError(f"{option} {base}: {error}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
+
+
+def _named_outputs(config: Mapping[str, Any]) -> list[str]:
+    """The labels that a configuration names, in the order of its outputs; none where it has placeholders."""
+    named = config.get("id2label") or {}
+    own = [str(label) for _, label in sorted(named.items(), key=lambda item: int(item[0]))]
+    return [] if all(label == f"LABEL_{place}" for place, label in enumerate(own)) else own
+
+
+@torch.no_grad()
+def _is_for(model: Any, named: Sequence[str], labels: Sequence[str], spelled: Mapping[str, str]) -> bool:
+    """Whether a head is for `labels`; puts its outputs in their order, or makes it new."""
+    head = output_layer(model)
+    found = [spelled.get(label.lower(), label) for label in named]
+    if not named or not labels or found == list(labels):
+        return True
+    if sorted(found) != sorted(labels):
+        torch.nn.init.normal_(head.weight, std=getattr(model.config, "initializer_range", 0.02))
+        if head.bias is not None:
+            torch.nn.init.zeros_(head.bias)
+        return False
+    _put_in_order(head, [found.index(label) for label in labels])
+    return True
+
+
+@torch.no_grad()
+def _put_in_order(head: torch.nn.Linear, order: Sequence[int]) -> None:
+    for parameter in head.parameters():
+        parameter.copy_(parameter[list(order)].clone())
 
 
 def output_layer(model: Any) -> torch.nn.Linear:
@@ -128,7 +177,8 @@ def longest(model: Any) -> int:
     positions = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     table = next((module for module in positions if isinstance(module, torch.nn.Embedding)), None)
     if table is None:
-        return int(getattr(model.config, "max_position_embeddings", sys.maxsize))
+        most = getattr(model.config, "max_position_embeddings", None)
+        return int(most) if most and most > 0 else sys.maxsize  # XLNet has -1, for no limit
     # RoBERTa and its kin count from behind the padding token's number
     return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
@@ -146,16 +196,12 @@ def load_task_teacher(
     Its outputs are put in the order of the labels; `spelled` is that of `label_order`. Raises `FolderError` when there
     is none, `OptionError` when its labels or its vocabulary are others.
     """
-    order = label_order(name, data.labels, spelled)
-    teacher, trained_head = load_base(name, data, "--teacher", any_architecture=any_architecture)
+    label_order(name, data.labels, spelled)
+    teacher, trained_head = load_base(name, data, "--teacher", any_architecture=any_architecture, spelled=spelled)
     if not trained_head:
         raise OptionError(
             f"--teacher {name}: it has no head for {len(data.labels) or 1} outputs: train it on this table first"
         )
-    if order != list(range(len(order))):
-        head = output_layer(teacher)
-        for parameter in head.parameters():
-            parameter.data = parameter.data[order]
     if load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
         raise OptionError(f"--teacher {name}: its vocabulary is not the student's, so it would read other words")
     return teacher.eval()
@@ -169,20 +215,21 @@ def label_order(name: str | Path, labels: Sequence[str], spelled: Mapping[str, s
     `labels`. Raises `OptionError` when it was trained on others, `FolderError` when there is no such checkpoint.
     """
     try:
-        saved = transformers.PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
+        saved = PreTrainedConfig.get_config_dict(str(name))[0].get("id2label") or {}
     except OSError as error:
         raise FolderError(
             f"{name}: no checkpoint there. --teacher takes a folder with config.json and weights, or the id of a "
             f"model on the Hugging Face Hub, which has to be reachable ({first_line(error)})"
         ) from error
-    own = [str(label) for _, label in sorted(saved.items(), key=lambda item: int(item[0]))]
-    generic = all(label == f"LABEL_{place}" for place, label in enumerate(own))
+    own = _named_outputs({"id2label": saved})
+    generic = not own
     if not labels or (generic and spelled is None):
         return list(range(len(labels)))
     if generic:
         names = ", ".join(f'"{place}": "..."' for place in range(len(labels)))
         raise OptionError(
-            f"--teacher {name}: its config.json does not name its outputs ({', '.join(own) or 'no id2label'}), and in "
+            f"--teacher {name}: its config.json does not name its outputs "
+            f"({', '.join(map(str, saved.values())) or 'no id2label'}), and in "
             f'another order they would teach the wrong labels; write "id2label": {{{names}}} there, with '
             f"{', '.join(labels)} in the order that it was trained with"
         )
@@ -206,7 +253,12 @@ def load_tokenizer(base: str | Path) -> Any:
 
 
 def check_tokens(checkpoint: str | Path, tokenizer: Any, model: Any) -> None:
-    """Raise `OptionError` when a tokenizer has more tokens than the model has embeddings."""
+    """Raise `OptionError` when a tokenizer has more tokens than the model has embeddings, or none to fill up with."""
+    if tokenizer.pad_token_id is None or model.config.pad_token_id is None:
+        raise OptionError(
+            f"{checkpoint}: no padding token, without which texts of different length cannot be read at once: name "
+            "one as pad_token in tokenizer_config.json, and its number as pad_token_id in config.json"
+        )
     tokens = max(tokenizer.get_vocab().values()) + 1
     if tokens > model.config.vocab_size:
         raise OptionError(
@@ -227,6 +279,7 @@ def finetune(
     taught: TaughtTexts | None = None,
     unlabelled: Sequence[Example] = (),
     any_architecture: bool = False,
+    spelled: Mapping[str, str] | None = None,
     overwrite: bool = False,
     command: str = "",
     report: Report = lambda line: None,
@@ -238,8 +291,8 @@ def finetune(
     tokenizer. With `teacher`, the model also learns from its answers, as `distil` says; `taught`, for several runs
     with one teacher, is what it made of the texts to train on; `unlabelled` are more texts, of which it alone knows
     the answers. With `any_architecture`, `base` may be whatever transformers loads for sequence classification, for
-    comparison: export takes our architecture alone. `command` is recorded in the model card; `report` gets lines of
-    progress.
+    comparison: export takes our architecture alone. `spelled` is that of `load_base`. `command` is recorded in the
+    model card; `report` gets lines of progress.
 
     A run that was killed is continued by the same call; with other options or data it is refused.
     Raises `FolderError` for an output that holds something else, and what `load_base` and `load_tokenizer` raise.
@@ -251,11 +304,14 @@ def finetune(
     transformers.set_seed(options.seed)
     units = Units()
     targets = encode_targets(data.train, data.task, data.labels)
-    if data.task == "regression":
-        units = Units.of(targets)
     trained_head = model is not None
     if model is None:
-        model, trained_head = load_base(base, data, any_architecture=any_architecture)
+        loading: dict[str, Any] = {
+            "any_architecture": any_architecture,
+            "dropout": options.dropout,
+            "spelled": spelled,
+        }
+        model, trained_head = load_base(base, data, **loading)
     tokenizer = load_tokenizer(base)
     fingerprint = _fingerprint(data, unlabelled, tokenizer, model, options, distil, teacher)
     if not overwrite:
@@ -271,12 +327,15 @@ def finetune(
             model, trained_head = refit(model, teacher, texts), True
         else:
             report(f"the student starts from its own matrices and a new head, not fitted to the teacher: {obstacle}")
-    if trained_head and data.task == "regression":
-        units.head_to_standard(output_layer(model))
+    if data.task == "regression" and output_layer(model).bias is not None:  # GPT-2's head has none to shift
+        units = Units.of(targets)
+        if trained_head:
+            units.head_to_standard(output_layer(model))
     if options.dropout is not None:
         _set_dropout(model, options.dropout)
     if options.freeze_embeddings:
-        model.base_model.embeddings.requires_grad_(False)
+        embeddings = getattr(model.base_model, "embeddings", None)
+        (model.get_input_embeddings() if embeddings is None else embeddings).requires_grad_(False)
 
     takes = accepted(model)
     targets = np.concatenate([units.to_standard(targets), no_labels(len(unlabelled), targets)])
@@ -321,7 +380,7 @@ def finetune(
             raise
         raise OptionError(f"--report-to {options.report_to}: {first_line(error)}") from error
     if options.patience:
-        trainer.add_callback(EarlyStoppingCallback(options.patience))
+        trainer.add_callback(EarlyStopping(options.patience * _evaluations_an_epoch(options, len(train))))
     trainer.remove_callback(PrinterCallback)
     begin(work, fingerprint)
     try:
@@ -340,7 +399,7 @@ def finetune(
     else:
         metrics = score(probabilities_of(logits, data.task, calibration.temperature), targets, data.task)
     if trainer.is_world_process_zero():
-        if data.task == "regression":
+        if units != Units():
             units.head_to_own(output_layer(model))
         if overwrite:
             clear_checkpoint(output)  # only now: until the new model is there, the old one stays
@@ -352,11 +411,35 @@ def finetune(
     return FinetuneResult(output, metrics, calibration, trainer.state.global_step, train.truncated)
 
 
+class EarlyStopping(EarlyStoppingCallback):
+    """Ends a run that does not get better; while the learning rate still rises, nothing is expected of it."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Count an evaluation without improvement."""
+        if state.global_step > args.warmup_steps:
+            super().on_evaluate(args, state, control, metrics, **kwargs)  # type: ignore[no-untyped-call]
+
+
 def _set_dropout(model: Any, dropout: float) -> None:
-    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = dropout
+    """Set every dropout of a model, and those that its configuration names."""
+    for name in _dropouts_of(model.config):
+        setattr(model.config, name, dropout)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
+        for name, value in vars(module).items():  # numbers, where a module calls dropout as a function
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, dropout)
+
+
+def _dropouts_of(config: Any) -> list[str]:
+    """Names of a configuration's dropouts; those of whole layers are another thing."""
+    told = config.to_dict().items()
+    return [
+        name
+        for name, value in told
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float) and "layer" not in name
+    ]
 
 
 def _metric(options: FinetuneOptions, data: LabelledData) -> str:
@@ -366,11 +449,19 @@ def _metric(options: FinetuneOptions, data: LabelledData) -> str:
     return metric
 
 
-def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> TrainingArguments:
+def _steps_an_epoch(options: FinetuneOptions, rows: int) -> int:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    steps_an_epoch = max(1, math.ceil(rows / (options.batch_size * options.accumulate * processes)))
+    return max(1, math.ceil(rows / (options.batch_size * options.accumulate * processes)))
+
+
+def _evaluations_an_epoch(options: FinetuneOptions, rows: int) -> int:
+    return math.ceil(_steps_an_epoch(options, rows) / options.save_every)
+
+
+def _arguments(options: FinetuneOptions, work: Path, rows: int, metric: str) -> TrainingArguments:
+    steps_an_epoch = _steps_an_epoch(options, rows)
     # Evaluated and saved once an epoch, or more often where epochs are long, in equal parts
-    every = math.ceil(steps_an_epoch / math.ceil(steps_an_epoch / options.save_every))
+    every = math.ceil(steps_an_epoch / _evaluations_an_epoch(options, rows))
     total = math.ceil(steps_an_epoch * options.epochs)
     return TrainingArguments(
         output_dir=str(work),

@@ -11,10 +11,10 @@ from typing import Literal
 from squeezebert.files.errors import OptionError
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int, option: str = "--seed") -> None:
     """Raise `OptionError` for a seed that one of the generators behind a run does not take: numpy's has 32 bits."""
     if not 0 <= seed < 2**32:
-        raise OptionError(f"--seed {seed}: expected a whole number from 0 to {2**32 - 1}")
+        raise OptionError(f"{option} {seed}: expected a whole number from 0 to {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FinetuneOptions:
     """Score that early stopping watches and that picks the best weights: accuracy, macro_f1, matthews;
     micro_f1, macro_f1, label_accuracy, exact_match; pearson, spearman, mean_squared_error."""
     patience: int = 3
-    """Evaluations without improvement after which training stops; 0 trains to the end."""
+    """Epochs without improvement after which training stops, warm-up not counted; 0 trains to the end."""
     save_every: int = 500
     """Steps between evaluations and resumable saves, at the most; at least one an epoch."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -38,6 +38,8 @@ _TEXTS = 64  # in a batch of calibration text
 RIDGE = 1e-2
 # The same towards a squeezed relative's weights, which know more than a task's text does
 REFIT_RIDGE = 3e-2
+# Mean cosine of the words' vectors in two models, one of which was made from the other: finetuning moves them little
+_RELATED = 0.5
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ def shape_of(config: SqueezeBertConfig) -> dict[str, Any]:
 def refit_obstacle(base: Any, teacher: Any) -> str | None:
     """Return why `base` cannot be fitted to `teacher`, or None if it can be.
 
-    It can where it is squeezed and the teacher is a dense model of its sizes, as the one that it was made from.
+    It can where it is squeezed and the teacher is a dense model of its sizes and words, as the one that it was made
+    from.
     """
     if not (isinstance(base, SqueezeBertPreTrainedModel) and isinstance(teacher, SqueezeBertPreTrainedModel)):
         return "one of them is of another architecture"
@@ -216,6 +219,10 @@ def refit_obstacle(base: Any, teacher: Any) -> str | None:
     for size in sizes:
         if getattr(mine, size) != getattr(theirs, size):
             return f"{size} is {getattr(mine, size)}, and the teacher's {getattr(theirs, size)}"
+    models: tuple[Any, Any] = base, align(teacher, base)
+    words, taught = (model.base_model.embeddings.word_embeddings.weight.detach() for model in models)
+    if torch.nn.functional.cosine_similarity(words, taught).mean() < _RELATED:
+        return "its words are not the teacher's: it was squeezed from another model, or trained by itself"
     return None
 
 

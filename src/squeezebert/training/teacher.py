@@ -68,8 +68,9 @@ def fits_ours(name: str | Path) -> bool:
 
 
 def accepted(model: nn.Module) -> frozenset[str]:
-    """Return the names of what a model's forward takes."""
-    return frozenset(inspect.signature(model.forward).parameters)
+    """Return the names of what a model's forward takes; no token types where there is but one."""
+    types = getattr(getattr(model, "config", None), "type_vocab_size", None)
+    return frozenset(inspect.signature(model.forward).parameters) - ({"token_type_ids"} if types == 1 else set())
 
 
 class Relations:

@@ -56,6 +56,20 @@ class ClassifierTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.perturbs = perturbs
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return the loss of one batch, and the answers where they are asked for."""
+        loss, outputs = super().compute_loss(model, inputs, True, cast(Any, num_items_in_batch))
+        if not return_outputs:
+            return cast(Tensor, loss)
+        # Trainer takes everything beside the loss as predictions, and some models return more than answers
+        return loss, {"loss": loss, "logits": outputs["logits"]}
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:

@@ -33,6 +33,7 @@ _MSR_TRAIN, _MSR_TEST, _MSR_DEV = "msr_paraphrase_train.txt", "msr_paraphrase_te
 _MSR_IDS = ("#1 ID", "#2 ID")
 # What counts the rows of a test table from 0: the download's, QQP's, the Hub's
 _COUNTERS = ("index", "id", "idx")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # owner and name
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet")
 # CoLA's labelled tables have no header: source, label, the author's mark, sentence
 _COLA_COLUMNS = 4
@@ -63,8 +64,9 @@ def load_glue(
     msr_paraphrase_*.txt with dev_ids.tsv), a folder with the Hub's Parquet files, or the id of a dataset on the Hub
     that is made like `nyu-mll/glue`. Without `dev`, MNLI's mismatched rows are not needed.
 
-    Malformed rows are errors, or with `skip_bad_rows` passed over and counted; in QQP, whose official files have a
-    few, always the latter. A test table with one is always an error: what the leaderboard gets has its order.
+    Malformed rows are errors, or with `skip_bad_rows` passed over and counted; those of too few or too many cells in
+    QQP, whose official files have a few, always the latter. A test table with one is always an error: what the
+    leaderboard gets has its order.
     A table of another size than the official one is named in `subsets`, and the report warns of it.
 
     Raises `OptionError` for an unknown task, `TableError` for a missing file, column, cell, or label.
@@ -79,7 +81,8 @@ def load_glue(
     train, first = tables[task.train.name], tables[task.dev[0].name]
     for split in wanted:
         if not tables[split.name]:
-            raise TableError(f"{_place(task, split, str(source))}: {task.name} has no rows in {split.name}")
+            bad = f" that can be used: {skips.messages[0]}" if skips.messages else ""
+            raise TableError(f"{_place(task, split, str(source))}: {task.name} has no rows in {split.name}{bad}")
     subsets = tuple(split.name for split in wanted if len(tables[split.name]) != split.rows)
     warnings = [
         f"{task.name} {split.name}: {len(tables[split.name])} rows, officially {split.rows}: a subset score"
@@ -119,7 +122,6 @@ def _read(
     task: GlueTask, split: GlueSplit, source: str, skips: Skips, skip_bad_rows: bool, notes: list[str]
 ) -> Iterator[Example]:
     """Read one table, wherever it is; what is to be said of it beside its rows is added to `notes`."""
-    passes = split.labelled and (skip_bad_rows or task.tolerant)
     for row in _rows(task, split, source, notes):
         try:
             if isinstance(row, RowError):
@@ -128,7 +130,7 @@ def _read(
         except RowError as error:
             if not split.labelled:
                 raise TableError(f"{error} (a test table has to be whole: predictions go by its order)") from error
-            skip_or_raise(error, passes, skips)
+            skip_or_raise(error, skip_bad_rows or (task.tolerant and error.reason == _WRONG_CELLS), skips)
 
 
 def _rows(task: GlueTask, split: GlueSplit, source: str, notes: list[str]) -> Iterator[Row | RowError]:
@@ -138,6 +140,8 @@ def _rows(task: GlueTask, split: GlueSplit, source: str, notes: list[str]) -> It
     if folder.is_file():
         raise TableError(f"{source}: a file; GLUE is a folder with one sub-folder a task, or a dataset of the Hub")
     if not folder.is_dir():
+        if not _HUB_ID.fullmatch(source):
+            raise TableError(f"{source}: no such folder")
         return _hub_rows(read_rows(f"{source}:{configuration}#{split.hub}"), task, split)
     shards = _shards(folder / configuration, split)
     if shards:
@@ -316,6 +320,7 @@ def _out_of_order(row: Row, number: int) -> RowError | None:
     return None
 
 
+_WRONG_CELLS = "wrong number of cells"
 _NOT_UTF8 = "GLUE's files are UTF-8; if the whole file has another encoding, convert it, as with iconv"
 
 
@@ -342,14 +347,18 @@ def _table(path: Path, columns: int) -> Iterator[Row | RowError]:
             cells = line.rstrip("\r\n").split("\t")
             problem = lines.take_problem()
             if problem is not None:  # whose words advise an option that there is not here
-                problem = RowError(str(path), lines.number, problem.reason, _NOT_UTF8)
+                detail = _NOT_UTF8 if "encoded" in problem.reason else ""
+                problem = RowError(str(path), lines.number, problem.reason, detail)
             if not names:
                 if problem is not None:
                     raise TableError(f"{problem} (in the line that names the columns)")
                 names = cells
+                if len(set(names)) < len(names):
+                    twice = next(name for name in names if names.count(name) > 1)
+                    raise TableError(f"{path}: its first line names the column {twice!r} twice")
                 continue
             if len(cells) != len(names):
                 wanted = "there should be" if columns else "the first line has"
                 detail = f"{len(cells)} cells, where {wanted} {len(names)}"
-                problem = problem or RowError(str(path), lines.number, "wrong number of cells", detail)
+                problem = problem or RowError(str(path), lines.number, _WRONG_CELLS, detail)
             yield problem or Row(dict(zip(names, cells, strict=True)), str(path), lines.number)

@@ -44,7 +44,7 @@ def run_job(job: Job, report: Report | None = None) -> dict[str, Any]:
     logging.disable_progress_bar()
     folder = job.cell.folder(job.output)
     folder.mkdir(parents=True, exist_ok=True)
-    with only_run(folder):
+    with only_run(folder, inside=True):
         _begin(folder, job)
         return _run(folder, job, report)
 
@@ -121,9 +121,15 @@ def answer_test(job: Job, report: Report) -> None:
     """
     folder = job.cell.folder(job.output)
     data = read_task(job.cell.task, job.data_dir, job.test, job.skip_bad_rows)
-    there, found = read_predictions(folder), read_result(folder)
+    found = read_result(folder)
     if found is None:
         return
+    try:
+        there = read_predictions(folder)
+    except FolderError:
+        if not (folder / MODEL / "config.json").is_file():
+            raise
+        there = {}  # the model answers again
     digests, before = _test_digests(data), found.get("test_data", {})
     # Results of before there were hashes go by the number of rows
     stale = [
@@ -209,6 +215,7 @@ def _train(job: Job, data: GlueData, output: Path, report: Report) -> None:
         output,
         job.options,
         any_architecture=True,
+        spelled=spellings(data.task),
         command=job.command,
         report=report,
         **more,

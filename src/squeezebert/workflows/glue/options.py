@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from squeezebert.files.errors import OptionError
+from squeezebert.training.options import check_seed
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ class GlueRunOptions:
                 raise OptionError(f"--{field.replace('_', '-')} {list(values)}: one of them is out of range")
         object.__setattr__(self, "epochs_of", _epochs_of(self.epochs_of))
         for task, epochs in self.epochs_by_task.items():
-            if not epochs > 0:
-                raise OptionError(f"--epochs-of {task}: {epochs}: expected more than 0")
+            if not 0 < epochs < math.inf:
+                raise OptionError(f"--epochs-of {task}: {epochs}: expected a number above 0")
+        names = [task.lower() for task in self.epochs_by_task]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise OptionError(f"--epochs-of: {', '.join(sorted(twice))} twice")
         for field in ("learning_rates", "dropouts"):
             names = [f"{value:g}" for value in getattr(self, field)]  # as folders have them
             if len(set(names)) != len(names):
@@ -66,8 +71,10 @@ class GlueRunOptions:
             raise OptionError(
                 "--mnli-first with --keep none: the other tasks start from MNLI's model, which has to be kept"
             )
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise OptionError(f"--seeds {list(self.seeds)}: expected different whole numbers from 0")
+        for seed in self.seeds:
+            check_seed(seed, "--seeds")
         if self.workers < 1:
             raise OptionError(f"--workers {self.workers}: expected 1 or more")
         if not self.name or not self.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
@@ -85,9 +92,11 @@ def _epochs_of(told: dict[str, float] | str | None) -> dict[str, float] | None:
         return told
     found = {}
     for part in filter(None, (part.strip() for part in told.split(","))):
-        task, _, epochs = part.partition("=")
+        task, _, epochs = (side.strip() for side in part.partition("="))
+        if task in found:
+            raise OptionError(f"--epochs-of {told}: {task} twice")
         try:
-            found[task.strip()] = float(epochs)
+            found[task] = float(epochs)
         except ValueError as error:
             raise OptionError(f"--epochs-of {told}: expected TASK=EPOCHS, as RTE=10,MNLI=3") from error
     return found

@@ -114,6 +114,7 @@ def plan_jobs(
         cells = [Cell(name, places.name, task, rate, dropout, seed) for seed in places.seeds[1:]]
     beside = Cell(name, places.name, task, grid.rates[0], grid.dropouts[0], grid.seeds[0]).folder(output).parent
     if places.mnli_first and task != MNLI:
+        distil = distil and replace(distil, refit=False)  # it would take the place of what MNLI taught
         checkpoint = str(
             _begun_with(output, beside, name, places.name, MNLI) or best_model(output, name, places.name, MNLI, grid)
         )
@@ -214,6 +215,11 @@ def teacher_folder(told: str, output: Path, task: str, recipe: str) -> str:
             raise FolderError(f"--teacher {told}: no folder {folder}")
         return str(folder)
     name, _, of_recipe = told.partition("/")
+    if Path(told).is_dir() and not (output / name).is_dir():
+        raise OptionError(
+            f"--teacher {told}: one folder; it takes a folder for each task, as 'teachers/{{task}}', or the name of a "
+            f"model that has results in {output}"
+        )
     there = {r.recipe for r in summarise(output) if r.model == name and r.task == task} if output.is_dir() else set()
     there.discard(recipe) if not of_recipe else None
     if not of_recipe and len(there) != 1:

@@ -145,7 +145,8 @@ class TaskResult:
     grid: tuple[dict[str, Any], ...]
     """Findings of every run, those of other learning rates as well."""
     subsets: tuple[str, ...]
-    """Tables it learned from or was scored on that have not the official number of rows."""
+    """Tables it learned from or was scored on that have not the official number of rows; with their task before them,
+    those that what it began from or its teacher learned from."""
     test_subsets: tuple[str, ...] = ()
     """Test tables that have not."""
     diverged: int = 0
@@ -203,7 +204,9 @@ def summarise(output: Path, grid: Grid | None = None) -> list[TaskResult]:
                 continue
             chosen = choose([found for _, found in scored], None if grid is None else grid.seeds[0])
             of_chosen = sorted((run for run in scored if setting(run[1]) == chosen), key=lambda run: run[1]["seed"])
-            tables = dict.fromkeys(name for _, found in scored for name in found["subsets"])
+            tables = dict.fromkeys(
+                name for _, found in scored for name in [*found["subsets"], *_before(found, output)]
+            )
             tests = [split.name for split in GLUE[task].test]
             result = TaskResult(
                 model,
@@ -243,20 +246,30 @@ def of_one_kind(runs: Sequence[Run], output: Path) -> list[list[Run]]:
     return kinds
 
 
+def is_distilled(found: dict[str, Any]) -> bool:
+    """Whether a run had a teacher."""
+    return (found.get("options") or {}).get("distil") is not None
+
+
 def _by_checkpoint(results: Sequence[tuple[TaskResult, dict[str, Any]]], output: Path) -> list[TaskResult]:
-    """Tell apart the tasks of a model and recipe that began from checkpoints that hold different things."""
+    """Tell apart the tasks of a model and recipe that began from checkpoints that hold different things, and those
+    that were distilled from those that were not.
+    """
     starts: dict[tuple[str, str], set[str]] = {}
+    taught: dict[tuple[str, str], set[bool]] = {}
     for result, found in results:
         if digest := start_of(found, output)[1]:
             starts.setdefault((result.model, result.recipe), set()).add(digest)
+        taught.setdefault((result.model, result.recipe), set()).add(is_distilled(found))
     told = []
     for result, found in results:
         name, digest = start_of(found, output)
-        if digest and "checkpoint" not in result.variant and len(starts[result.model, result.recipe]) > 1:
-            label = f"checkpoint {told_checkpoint(name, digest)}"
-            told.append(replace(result, variant=", ".join(filter(None, [label, result.variant]))))
-        else:
-            told.append(result)
+        row, labels = (result.model, result.recipe), []
+        if digest and "checkpoint" not in result.variant and len(starts[row]) > 1:
+            labels.append(f"checkpoint {told_checkpoint(name, digest)}")
+        if "distilled" not in result.variant and len(taught[row]) > 1:
+            labels.append(f"distilled {'yes' if is_distilled(found) else 'no'}")
+        told.append(replace(result, variant=", ".join(filter(None, [*labels, result.variant]))))
     return told
 
 
@@ -265,6 +278,19 @@ def start_of(found: dict[str, Any], output: Path) -> tuple[str, str | None]:
     options = found.get("options") or {}
     name = str(options.get("checkpoint", ""))
     return (name, None) if is_inside(name, output) else (name, options.get("checkpoint" + DIGEST))
+
+
+def _before(found: dict[str, Any], output: Path) -> list[str]:
+    """The tables, as `MNLI train`, that are no whole ones and that a run's checkpoint or teacher learned from."""
+    options = found.get("options") or {}
+    told: dict[str, None] = {}
+    for name in filter(None, [options.get("checkpoint"), (options.get("distil") or {}).get("teacher")]):
+        source = read_result(place_of(str(name), output).parent) if is_inside(str(name), output) else None
+        if source is not None:
+            train = GLUE[source["task"]].train.name
+            told |= dict.fromkeys(f"{source['task']} {table}" for table in source["subsets"] if table == train)
+            told |= dict.fromkeys(_before(source, output))
+    return [table for table in told if table not in {f"{found['task']} {own}" for own in found["subsets"]}]
 
 
 def unfinished(output: Path) -> list[Path]:
@@ -307,7 +333,11 @@ def setting(found: dict[str, Any]) -> tuple[float, float | None]:
 def choose(runs: Sequence[dict[str, Any]], first_seed: int | None = None) -> tuple[float, float | None]:
     """Return the learning rate and dropout of the best run of the grid; of equals, the lower learning rate.
 
-    The grid is the runs with `first_seed`, whatever they were when they were made, or those that were part of one.
+    The grid is the runs with `first_seed`, whatever they were when they were made; without, those that were part of
+    one, of the seed that has most of them.
     """
-    grid = [run for run in runs if (run["in_grid"] if first_seed is None else run["seed"] == first_seed)] or runs
+    seeds = [run["seed"] for run in runs if run["in_grid"]]
+    if first_seed is None and seeds:
+        first_seed = max(sorted(set(seeds)), key=seeds.count)
+    grid = [run for run in runs if run["seed"] == first_seed] or runs
     return setting(max(grid, key=lambda run: (run["score"], -run["learning_rate"])))

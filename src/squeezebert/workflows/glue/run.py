@@ -22,11 +22,12 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from squeezebert.data.examples import LabelledData
 from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError, OptionError, WorkerError
 from squeezebert.files.lock import only_run
 from squeezebert.files.parent import end_with
-from squeezebert.training.finetune import load_tokenizer
+from squeezebert.training.finetune import check_tokens, load_base, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import first_line
 from squeezebert.training.trainer import duration
@@ -56,6 +57,7 @@ from squeezebert.workflows.glue.results import (
     Grid,
     all_results,
     grouped,
+    is_distilled,
     read_result,
     sources,
     start_of,
@@ -86,12 +88,13 @@ def run_glue(
     _check_models(models)
     _check_output(output)
     distil = distilling if places.teacher else None
-    with only_run(output):
+    with only_run(output, inside=True):
         # What is wrong with tables, results and teachers is said before anything has run for hours
         for task in tasks:
             data = read_task(task, places.data_dir, places.test, places.skip_bad_rows)
             for warning in data.labelled.report.warnings:
                 report(f"warning: {warning}")
+        _check_weights(models, data.labelled)
         if distil is not None:
             _check_teachers(models, tasks, places, distil)
         _check_names(models, tasks, places)
@@ -182,7 +185,7 @@ def _check_overruled(places: GlueRunOptions, options: FinetuneOptions, distillin
 
 
 def _check_models(models: dict[str, str]) -> None:
-    """Raise what is wrong with a checkpoint before anything has run for hours."""
+    """Raise what is wrong with a checkpoint before the tables are read."""
     for name, checkpoint in models.items():
         try:
             PreTrainedConfig.get_config_dict(checkpoint)
@@ -193,6 +196,13 @@ def _check_models(models: dict[str, str]) -> None:
                 "config.json and weights, or the id of a model on the Hugging Face Hub, which has to be reachable "
                 f"({first_line(error)})"
             ) from error
+
+
+def _check_weights(models: dict[str, str], data: LabelledData) -> None:
+    """Raise what is wrong with a checkpoint's weights, or with its tokenizer for them, before anything has run."""
+    for checkpoint in models.values():
+        model, _ = load_base(checkpoint, data, "--model", any_architecture=True)
+        check_tokens(checkpoint, load_tokenizer(checkpoint), model)
 
 
 def _check_output(output: Path) -> None:
@@ -217,7 +227,8 @@ def _check_teachers(models: dict[str, str], tasks: list[str], places: GlueRunOpt
 
 
 def _check_names(models: dict[str, str], tasks: list[str], places: GlueRunOptions) -> None:
-    """Raise `FolderError` where a model's other tasks began from a checkpoint that holds something else.
+    """Raise `FolderError` where a model's other tasks began from a checkpoint that holds something else, or were
+    distilled and these are not.
 
     They are one row of the table. The tasks that are asked for are compared run by run, options included.
     """
@@ -225,6 +236,12 @@ def _check_names(models: dict[str, str], tasks: list[str], places: GlueRunOption
     for folder, found in all_results(output):
         if found["model"] not in models or found["recipe"] != places.name or found["task"] in tasks:
             continue
+        if is_distilled(found) != (places.teacher is not None):
+            raise FolderError(
+                f"{folder} was {'' if is_distilled(found) else 'not '}distilled, and this is to be the other way: the "
+                "tasks of a recipe are one row of the table. Give this recipe another --name, or choose another "
+                "--output"
+            )
         name, digest = start_of(found, output)
         checkpoint = models[found["model"]]
         if digest and (now := checkpoint_digest(checkpoint)) and digest != now:

@@ -46,7 +46,7 @@ def submit(options: GlueSubmitOptions) -> list[str]:
             f"{options.folder}: {options.model} has no answers to any test rows; run it without --no-test"
         )
     output = Path(options.output)
-    if not output.name or output.is_dir():
+    if output.suffix.lower() != ".zip" or output.is_dir():
         raise OptionError(f"--output {options.output}: expected the name of a zip file")
     for name, found in answers.items():
         task, split = FILES[name]
@@ -75,4 +75,10 @@ def _results_of(options: GlueSubmitOptions) -> dict[str, TaskResult]:
     of_task = {name: [r for r in mine if (r.recipe, r.task) == (chosen, name)] for name in GLUE}
     for results in of_task.values():
         check_one_kind(results, Path(options.folder))
+    variants = sorted({result.variant for results in of_task.values() for result in results})
+    if len(variants) > 1:
+        raise FolderError(
+            f"{options.folder}: the tasks of {options.model}, {chosen} are not of one model ({'; '.join(variants)}): "
+            "delete those that are not meant"
+        )
     return {name: results[0] for name, results in of_task.items() if results}
