@@ -1,15 +1,19 @@
 """Small real pretraining: groups 4 against groups 1 on Wikipedia and books, then SST-2 and CoLA from the checkpoints.
 
 python benchmarks/pretrain_runs.py corpus   --data DIR --work DIR
-python benchmarks/pretrain_runs.py arm      --data DIR --work DIR --arm groups-4 --hours 5 [--legs 2 --leg 1]
-python benchmarks/pretrain_runs.py finetune --data DIR --work DIR --arms groups-4,groups-1,scratch-4,scratch-1
-python benchmarks/pretrain_runs.py record   --data DIR --work DIR
+python benchmarks/pretrain_runs.py plan     --work DIR --hours 5
+python benchmarks/pretrain_runs.py rates    --work DIR [--arms groups-4,groups-1]
+python benchmarks/pretrain_runs.py arm      --work DIR --arm groups-4
+python benchmarks/pretrain_runs.py finetune --data DIR --work DIR [--arms groups-4,scratch-4]
+python benchmarks/pretrain_runs.py record   --work DIR
 
---data is a folder with corpus/{wikipedia,books} and glue/. Arms are 6 layers of 256 channels and a vocabulary of 8192
-trained on the text, AdamW, batches of 64 rows of 128 tokens, one thread. The first arm measures its steps and takes as
-many as fit into its hours; the others take the same number (equal tokens), and their logs say what they had reached
-after the same time. An arm of several legs ends each with a learning rate of 0 and a checkpoint, from which the next
-starts anew: it can be carried out on several days. Everything resumes. Scores after finetuning have three seeds each.
+--data is a folder with corpus/{wikipedia,books} and glue/. Models are 6 layers of 256 channels, with a vocabulary of
+8192 trained on the text; AdamW, batches of 64 rows of 128 tokens, one thread. `plan` measures the steps of both
+models in turn, and says how many fit into the hours. Three arms: `groups-4` and `groups-1` take as many as fit, each
+in a schedule of its own (equal time); `groups-4-tokens` takes as many as `groups-1` (equal tokens). `rates` tries
+three learning rates for a twentieth of each, before; the arms take the best of them. Everything resumes. Finetuning
+tries three learning rates with the first seed, for random weights (`scratch-4`, `scratch-1`) as for pretrained ones,
+and the best with all seeds; scores are those of the best evaluation, on the rows that it was chosen by.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining, Sque
 from squeezebert.training.finetune import finetune
 from squeezebert.training.options import FinetuneOptions, PretrainOptions
 from squeezebert.training.pretraining import LOG, RECORD, MicroBatches, batches_of, optimizer_of, pretrain
+from squeezebert.training.runs import dropout_of
 
 RESULTS = Path(__file__).parent / "results"
 SIZES: dict[str, Any] = {
@@ -60,16 +65,23 @@ OPTIONS: dict[str, Any] = {
     "precision": "bf16",
     "held_out_rows": 4096,
 }
-TASKS = {"SST-2": 1, "CoLA": 5}  # epochs
+RATES = (5e-4, 1e-3, 2e-3)  # of pretraining
+SHARE = 0.05  # of an arm's steps, to choose its rate by
+TASKS = {"SST-2": 2, "CoLA": 10}  # epochs
+TASK_RATES = (1e-4, 2e-4, 5e-4)
+SCRATCH = "scratch-"
 
 
 def say(line: str) -> None:
     print(line, flush=True)
 
 
+def groups_of(arm: str) -> int:
+    return int(arm.split("-")[1])
+
+
 def configuration(arm: str) -> SqueezeBertConfig:
-    groups = int(arm.rpartition("-")[2])
-    return SqueezeBertConfig(**SIZES | dict.fromkeys(GROUPS, groups))
+    return SqueezeBertConfig(**SIZES | dict.fromkeys(GROUPS, groups_of(arm)))
 
 
 def corpus_of(work: Path) -> PretrainingCorpus:
@@ -81,49 +93,80 @@ def make_corpus(data: Path, work: Path) -> None:
     build_corpus(sources, work / "corpus", CorpusOptions(vocabulary_size=SIZES["vocab_size"], workers=1), say)
 
 
-def step_seconds(corpus: PretrainingCorpus, arm: str) -> float:
-    """Measure a step: the median of some, after a few."""
-    tokenizer = corpus.tokenizer()
-    options = PretrainOptions(**OPTIONS)
-    batches, _ = batches_of(corpus, tokenizer, options)
-    model = SqueezeBertForPreTraining(configuration(arm)).train()
-    optimiser = optimizer_of(model, options)
-    found = []
-    for number in range(12):
-        began = time.perf_counter()
-        batch = MicroBatches(batches, 12)[number]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**batch, masked_only=True).loss
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found[3:]))
-
-
-def steps_of(work: Path, corpus: PretrainingCorpus, arm: str, hours: float, legs: int) -> int:
-    """The steps of a leg: measured once, by the first arm, and the same for all."""
-    plan = work / "plan.json"
-    if not plan.exists():
-        seconds = step_seconds(corpus, arm)
-        steps = max(1, round(hours / legs * 3600 / seconds))
-        plan.write_text(json.dumps({"arm": arm, "hours": hours, "legs": legs, "seconds": seconds, "steps": steps}))
-    return int(json.loads(plan.read_text())["steps"])
-
-
-def train_arm(work: Path, arm: str, hours: float, legs: int, leg: int) -> None:
+def make_plan(work: Path, hours: float) -> None:
+    """Measure a step of both models, in turn, and note how many fit into the hours: once, for all arms."""
+    place = work / "plan.json"
+    if place.exists():
+        raise SystemExit(f"{place} is there already: {place.read_text()}")
     corpus = corpus_of(work)
-    output = work / f"{arm}-leg-{leg}"
+    options = PretrainOptions(**OPTIONS)
+    batches, _ = batches_of(corpus, corpus.tokenizer(), options)
+    made = {}
+    for arm in ("groups-4", "groups-1"):
+        model = SqueezeBertForPreTraining(configuration(arm)).train()
+        made[arm] = model, optimizer_of(model, options)
+    seconds: dict[str, list[float]] = {arm: [] for arm in made}
+    data = MicroBatches(batches, 24)
+    for number in range(24):
+        for arm, (model, optimiser) in made.items():
+            with dropout_of(model, OPTIONS["dropout"]):
+                began = time.perf_counter()
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = model(**data[number], masked_only=True).loss
+                loss.backward()
+                optimiser.step()
+                optimiser.zero_grad()
+                seconds[arm].append(time.perf_counter() - began)
+    medians = {arm: float(np.median(found[4:])) for arm, found in seconds.items()}
+    steps = {arm: round(hours * 3600 / one) for arm, one in medians.items()}
+    told = {"hours": hours, "seconds": medians, "steps": {**steps, "groups-4-tokens": steps["groups-1"]}}
+    place.write_text(json.dumps(told))
+    say(json.dumps(told))
+
+
+def plan_of(work: Path) -> dict[str, Any]:
+    place = work / "plan.json"
+    if not place.exists():
+        raise SystemExit(f"{place} is not there: run `plan` first")
+    plan: dict[str, Any] = json.loads(place.read_text())
+    return plan
+
+
+def train(work: Path, arm: str, output: Path, rate: float, steps: int) -> None:
     if (output / RECORD).exists():
         return
-    steps = steps_of(work, corpus, arm, hours, legs)
     transformers.set_seed(42)
-    if leg == 1:
-        model = SqueezeBertForPreTraining(configuration(arm))
-    else:
-        model = SqueezeBertForPreTraining.from_pretrained(work / f"{arm}-leg-{leg - 1}")
-    options = PretrainOptions(**OPTIONS, steps=steps, seed=42 + leg)
-    pretrain(model, corpus, output, options, report=say, command="python benchmarks/pretrain_runs.py arm")
+    options = PretrainOptions(**OPTIONS | {"learning_rate": rate}, steps=steps)
+    model = SqueezeBertForPreTraining(configuration(arm))
+    pretrain(model, corpus_of(work), output, options, report=say, command="python benchmarks/pretrain_runs.py")
+
+
+def try_rates(work: Path, arms: list[str]) -> None:
+    """A twentieth of an arm with each learning rate."""
+    for arm in arms:
+        steps = round(SHARE * plan_of(work)["steps"][arm])
+        for rate in RATES:
+            train(work, arm, work / "rates" / f"{arm}_rate-{rate:g}", rate, steps)
+
+
+def rates_of(work: Path) -> dict[str, dict[str, float]]:
+    """What each learning rate came to: held-out loss by arm and rate."""
+    found: dict[str, dict[str, float]] = {}
+    for place in sorted((work / "rates").glob(f"*/{RECORD}")):
+        arm, _, rate = place.parent.name.partition("_rate-")
+        found.setdefault(arm, {})[rate] = json.loads(place.read_text())["held_out"]["held_out_loss"]
+    return found
+
+
+def train_arm(work: Path, arm: str) -> None:
+    plan = plan_of(work)
+    if arm not in plan["steps"]:
+        raise SystemExit(f"--arm {arm}: arms are {', '.join(plan['steps'])}")
+    tried = rates_of(work).get(f"groups-{groups_of(arm)}", {})
+    if len(tried) < len(RATES):
+        raise SystemExit(f"--arm {arm}: {len(tried)} of {len(RATES)} learning rates were tried: run `rates` first")
+    rate = float(min(tried, key=lambda one: tried[one]))
+    train(work, arm, work / arm, rate, plan["steps"][arm])
 
 
 def cell(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -138,61 +181,102 @@ def cell(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[int]) -> None:
-    """SST-2 and CoLA from each arm's last leg, or for `scratch-N` from random weights of the same sizes."""
+    """SST-2 and CoLA from each arm's checkpoint, or for `scratch-N` from random weights of the same sizes."""
     corpus = corpus_of(work)
+    for arm in arms:
+        if not arm.startswith(SCRATCH) and not (work / arm / RECORD).exists():
+            raise SystemExit(f"--arms {arm}: {work / arm} holds no finished arm")
     for task, epochs in TASKS.items():
         labelled = load_glue(task, data / "glue", dev=False).labelled
-        metric = GLUE[task].watched
         for arm in arms:
-            legs = sorted(work.glob(f"{arm}-leg-*"))
-            for seed in seeds:
 
-                def run(arm: str = arm, seed: int = seed, legs: list[Path] = legs) -> dict[str, Any]:
+            def score(
+                rate: float,
+                seed: int,
+                task: str = task,
+                epochs: int = epochs,
+                arm: str = arm,
+                labelled: Any = labelled,
+            ) -> dict[str, Any]:
+                def run() -> dict[str, Any]:
                     transformers.set_seed(seed)
-                    config = configuration(arm)
-                    config.num_labels = len(labelled.labels)  # noqa: B023
-                    model = SqueezeBertForSequenceClassification(config)
-                    if legs:
-                        model = SqueezeBertForSequenceClassification.from_pretrained(legs[-1], num_labels=2)
-                    model.config.id2label = dict(enumerate(labelled.labels))  # noqa: B023
+                    told = {"num_labels": len(labelled.labels), "id2label": dict(enumerate(labelled.labels))}
+                    if arm.startswith(SCRATCH):
+                        config = configuration(arm)
+                        config.num_labels, config.id2label = told["num_labels"], told["id2label"]
+                        model = SqueezeBertForSequenceClassification(config)
+                    else:
+                        model = SqueezeBertForSequenceClassification.from_pretrained(work / arm, **told)
+                    metric = GLUE[task].watched
                     options = FinetuneOptions(
-                        learning_rate=2e-4,
-                        epochs=epochs,  # noqa: B023
+                        learning_rate=rate,
+                        epochs=epochs,
                         batch_size=32,
-                        metric=metric,  # noqa: B023
+                        metric=metric,
                         patience=0,
                         save_every=10**6,
                         precision="bf16",
                         seed=seed,
                     )
-                    told = {"model": model, "overwrite": True}
-                    found = finetune(labelled, corpus.folder / TOKENIZER, work / "finetuning", options, **told)  # noqa: B023
-                    return {"task": task, "arm": arm, "seed": seed, "score": 100 * found.metrics[metric]}  # noqa: B023
+                    more = {"model": model, "overwrite": True}
+                    place = work / "finetuning" / arm  # arms may run at the same time
+                    found = finetune(labelled, corpus.folder / TOKENIZER, place, options, **more)
+                    return {"task": task, "arm": arm, "rate": rate, "seed": seed, "score": 100 * found.metrics[metric]}
 
-                say(str(cell(work / "scores" / f"{task}-{arm}-{seed}.json", run)))
+                made = cell(work / "scores" / f"{task}-{arm}-{rate:g}-{seed}.json", run)
+                say(str(made))
+                return made
+
+            tried = [score(rate, seeds[0]) for rate in TASK_RATES]
+            best = max(tried, key=lambda one: one["score"])["rate"]
+            for seed in seeds[1:]:
+                score(best, seed)
 
 
-def unigram_loss(corpus: PretrainingCorpus) -> float:
-    """Held-out loss of who knows how often each token occurs, and nothing else: what MLM has to stay well under."""
+def baselines(corpus: PretrainingCorpus) -> dict[str, float]:
+    """Held-out losses of who reads no context, and how far the lengths of two segments tell their order.
+
+    `unigram` knows how often each token occurs. `unigram_and_token` also sees what stands at an asked place, which is
+    the answer itself at a tenth of them, and another at a tenth. `longer_first` is the share of orders told right by
+    taking the longer segment for the first, or the shorter one if that is right more often.
+    """
     tokenizer = corpus.tokenizer()
     counts = np.ones(len(tokenizer))
     for shard in corpus.split("train"):
         counts += np.bincount(shard.ids, minlength=len(tokenizer))
-    logs = np.log(counts / counts.sum())
+    p = counts / counts.sum()
     _, held_out = batches_of(corpus, tokenizer, PretrainOptions(**OPTIONS))
-    labels = np.concatenate([batch["labels"][batch["labels"] != IGNORED] for batch in held_out])
-    return float(-logs[labels].mean())
+    asked = [batch["labels"] != IGNORED for batch in held_out]
+    labels = np.concatenate([batch["labels"][where] for batch, where in zip(held_out, asked, strict=True)])
+    inputs = np.concatenate([batch["input_ids"][where] for batch, where in zip(held_out, asked, strict=True)])
+    left = 0.1 * p[inputs] / (0.1 * p[inputs] + 0.1 / len(tokenizer))  # probability that what stands there is right
+    seen = (1 - left) * p[labels] + left * (labels == inputs)
+    probabilities = np.where(inputs == tokenizer.mask_token_id, p[labels], seen)
+    right = total = 0
+    for batch in held_out:
+        order = batch["sentence_order_label"]
+        second = (batch["token_type_ids"] * batch["attention_mask"]).sum(1)
+        first = batch["attention_mask"].sum(1) - second
+        right += int(((first - 1 < second) == order)[order != IGNORED].sum())
+        total += int((order != IGNORED).sum())
+    told = right / max(total, 1)
+    return {
+        "unigram": float(-np.log(p[labels]).mean()),
+        "unigram_and_token": float(-np.log(probabilities).mean()),
+        "longer_first": max(told, 1 - told),
+    }
 
 
 def record(work: Path) -> None:
-    corpus = corpus_of(work)
+    corpus, plan = corpus_of(work), plan_of(work)
     runs = []
-    for folder in sorted(work.glob("groups-*-leg-*")):
-        rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-        done = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    for arm in plan["steps"]:
+        if not (work / arm / LOG).exists():
+            continue
+        rows = [json.loads(line) for line in (work / arm / LOG).read_text().splitlines()]
+        done = json.loads((work / arm / RECORD).read_text()) if (work / arm / RECORD).exists() else {}
         about = {name: done.get(name) for name in ("options", "parameters", "padding")}
-        arm, _, leg = folder.name.partition("-leg-")
-        runs.append({"arm": arm, "leg": int(leg), "finished": bool(done), **about, "rows": rows})
+        runs.append({"arm": arm, "finished": bool(done), **about, "rows": rows})
     kept = ("splits", "left_out", "tokens_a_second", "vocabulary_entries", "sources")
     told = {
         "command": "python " + shlex.join(["benchmarks/pretrain_runs.py", "record"]),
@@ -200,8 +284,10 @@ def record(work: Path) -> None:
         "versions": package_versions(),
         "sizes": SIZES,
         "corpus": {name: corpus.manifest[name] for name in kept},
-        "unigram_loss": unigram_loss(corpus),
+        "baselines": baselines(corpus),
         "chance": {"mlm_loss": math.log(SIZES["vocab_size"]), "sop_accuracy": 0.5},
+        "plan": plan,
+        "rates": rates_of(work),
         "runs": runs,
         "scores": [json.loads(path.read_text()) for path in sorted((work / "scores").glob("*.json"))],
     }
@@ -210,17 +296,17 @@ def record(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("corpus", "arm", "finetune", "record"))
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("part", choices=("corpus", "plan", "rates", "arm", "finetune", "record"))
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--arm", default="groups-4")
     parser.add_argument("--hours", type=float, default=5.0)
-    parser.add_argument("--legs", type=int, default=1)
-    parser.add_argument("--leg", type=int, default=1)
-    parser.add_argument("--arms", default="groups-4,groups-1,scratch-4,scratch-1")
+    parser.add_argument("--arms", default="")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.part in ("corpus", "finetune") and options.data is None:
+        parser.error(f"{options.part} needs --data")
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -228,10 +314,15 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if options.part == "corpus":
         make_corpus(options.data, work)
+    elif options.part == "plan":
+        make_plan(work, options.hours)
+    elif options.part == "rates":
+        try_rates(work, (options.arms or "groups-4,groups-1").split(","))
     elif options.part == "arm":
-        train_arm(work, options.arm, options.hours, options.legs, options.leg)
+        train_arm(work, options.arm)
     elif options.part == "finetune":
-        finetune_arms(options.data, work, options.arms.split(","), [int(seed) for seed in options.seeds.split(",")])
+        arms = (options.arms or "groups-4,groups-1,groups-4-tokens,scratch-4,scratch-1").split(",")
+        finetune_arms(options.data, work, arms, [int(seed) for seed in options.seeds.split(",")])
     else:
         record(work)
 

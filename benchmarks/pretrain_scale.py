@@ -34,12 +34,13 @@ from squeezebert.training.pretraining import optimizer_of
 RESULTS = Path(__file__).parent / "results"
 SMALL = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024}
 ROWS, LENGTH = 8, 128
-# Hardware as its vendor gives it: peak of dense bf16 or fp16 products a second, and network of one device
+# Hardware as its vendor gives it: peak of dense bf16 or fp16 products a second, and bytes a second of one device's
+# network, in a machine of 8 devices and between machines
 DEVICES = {
-    "Titan RTX (the paper's)": (130e12, 12e9),
-    "A100 80 GB, NVLink": (312e12, 300e9),
-    "H100 SXM, NVLink": (989e12, 450e9),
-    "A100 80 GB, 25 Gbit/s Ethernet a device": (312e12, 3.1e9),
+    "Titan RTX (the paper's)": (130e12, {8: 12e9}),
+    "A100 80 GB, NVLink, 200 Gbit/s a device between machines": (312e12, {8: 300e9, 64: 25e9}),
+    "H100 SXM, NVLink, 400 Gbit/s a device between machines": (989e12, {8: 450e9, 64: 50e9}),
+    "A100 80 GB, 25 Gbit/s Ethernet a device": (312e12, {8: 3.1e9, 64: 3.1e9}),
 }
 PAPERS = (8, 4 * 86400, 130e12)  # devices, seconds and peak of the paper's own run
 GOOD_SHARE = 0.3  # of the peak; what well-fed training of wide models reaches, and an assumption here
@@ -135,8 +136,8 @@ def main() -> None:
     devices, seconds, peak = PAPERS
     share = sum(one["operations"] * one["steps"] for one in phases) / (devices * seconds * peak)
     hardware = []
-    for name, (peak, network) in DEVICES.items():
-        for devices in (8, 64):
+    for name, (peak, networks) in DEVICES.items():
+        for devices, network in networks.items():
             row: dict[str, Any] = {"device": name, "devices": devices, "phases": []}
             for recipe, steps, length in PHASES:
                 cost = step_cost(paper, 8192, length, 0.15)

@@ -2,6 +2,7 @@
 # Pretraining on the devices of one machine, or of several:
 #   sh launch/pretrain.sh CORPUS OUTPUT [squeezebert pretrain's other options]
 # On several machines start it on each, with the same NODES and MASTER (host:port of the first), and NODE 0, 1, ...
+# RECIPE=recipes/pretrain-512.yaml takes another recipe than the first phase's.
 # Every machine has to see CORPUS and OUTPUT. A run that was cut off goes on when it is started again.
 set -eu
 corpus=$1 output=$2

@@ -87,9 +87,9 @@ def test_what_is_wrong_with_a_source_is_named(tmp_path):
         list(read_texts(tmp_path / "nowhere"))
     empty = tmp_path / "empty.txt"
     empty.write_text("\n \n")
-    with pytest.raises(TableError, match=r"empty\.txt: empty calibration text"):
+    with pytest.raises(TableError, match=r"empty\.txt: it holds no text"):
         list(read_texts(empty))
-    with pytest.raises(TableError, match="empty"):
+    with pytest.raises(TableError, match=r"blank\.csv: it holds no text"):
         blank = tmp_path / "blank.csv"
         blank.write_text('text\n" "\n')
         list(read_texts(blank))
@@ -107,11 +107,17 @@ def test_what_is_wrong_with_a_source_is_named(tmp_path):
 
 
 def test_sentences_lose_nothing():
-    text = 'The U.S. price is 3.5! "Really?" he said (yes.) and left...  End'
+    text = 'The U.S. price is 3.5! "Really?" he said (yes.) and left. End'
     parts = split_sentences(text)
     assert "".join(parts) == text
-    assert parts[:3] == ["The U.S.", " price is 3.5!", ' "Really?"']
+    assert parts == ["The U.S. price is 3.5! ", '"Really?" he said (yes.) and left. ', "End"]
     assert split_sentences("") == []
+    assert split_sentences("Dr. Smith met J. K. Rowling in St. Louis. No. 5 is alive.") == [
+        "Dr. Smith met J. K. Rowling in St. Louis. ",
+        "No. 5 is alive.",
+    ]
+    assert split_sentences("the team won. the bank lost!") == ["the team won. ", "the bank lost!"]
+    assert split_sentences("彼は来た。私は行った。") == ["彼は来た。", "私は行った。"]
 
 
 def inner_ids(corpus: Corpus) -> list[list[int]]:

@@ -35,13 +35,18 @@ def test_rows_are_whole_sentences_as_many_as_fit(rows):
         ends = shard.ends + np.repeat(shard.starts[:-1], np.diff(shard.firsts))
         for document, (begin, end) in enumerate(pairwise(shard.starts)):
             within = ends[shard.firsts[document] : shard.firsts[document + 1]].tolist()
-            position, wanted, inside = int(begin), [], False
-            while position < end:
+            backwards = document % 2 == 1
+            if backwards:  # the same in a mirror at the document's end
+                within = [int(end) - place for place in reversed([int(begin), *within[:-1]])]
+            position, wanted, inside = (0 if backwards else int(begin)), [], False
+            while position < (end - begin if backwards else end):
                 fits = [place for place in within if position < place <= position + 45]
                 stop = fits[-1] if fits else min(position + 45, next(place for place in within if place > position))
                 if stop - position >= SHORTEST_ROW:
-                    wanted.append((position, stop - position, 0 if inside else len(fits)))
+                    start = int(end) - stop if backwards else position
+                    wanted.append((start, stop - position, 0 if inside else len(fits)))
                 position, inside = stop, not fits and stop not in within
+            wanted.sort()
             mine = (rows.shard == number) & (rows.start >= begin) & (rows.start < end)
             found = zip(rows.start[mine], rows.length[mine], rows.sentences[mine], strict=True)
             assert [(int(s), int(n), int(c)) for s, n, c in found] == wanted
@@ -76,6 +81,43 @@ def test_order_cannot_be_told_from_how_segments_end(rows, tiny_tokenizer):
             total += 1
     assert total > 200
     assert 0.35 < right / total < 0.65
+
+
+def test_order_cannot_be_told_from_the_lengths_of_segments(tiny_tokenizer, tmp_path):
+    """Sentences of all lengths, independent of one another, so that there is nothing to tell their order by."""
+    generator = np.random.default_rng(0)
+    words = ["team", "cup", "bank", "share", "trade", "film", "star", "song", "minister", "law"]
+    documents = []
+    for number in range(1500):
+        lengths = generator.geometric(1 / 12, generator.integers(4, 30))
+        text = " ".join(" ".join(generator.choice(words, length)).capitalize() + "." for length in lengths)
+        documents.append(f"Document {number}. {text}")
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    tiny_tokenizer.save_pretrained(tmp_path / "vocabulary")
+    told = CorpusOptions(vocabulary=str(tmp_path / "vocabulary"), workers=1, held_out=0.02)
+    build_corpus([str(tmp_path / "text.txt")], tmp_path / "corpus", told)
+    made = batches(Rows.cut(PretrainingCorpus.open(tmp_path / "corpus").split("train"), 61), tiny_tokenizer)
+    longer = []
+    for number in range(made.of_pass):
+        batch = made[number]
+        second = (batch["token_type_ids"] * batch["attention_mask"]).sum(1)
+        first = batch["attention_mask"].sum(1) - second - 1
+        asked = (batch["sentence_order_label"] != IGNORED) & (first != second)
+        longer += ((first < second) == batch["sentence_order_label"])[asked].tolist()
+    assert len(longer) > 3000
+    assert 0.47 < np.mean(longer) < 0.53  # 0.55 and more where all rows are packed from one side
+
+
+def test_pieces_behind_a_cut_are_hidden_as_whole_words_are(rows, tiny_tokenizer):
+    masking = Masking.of(tiny_tokenizer, 0.15, True)
+    piece = int(np.flatnonzero(~masking.begins_word)[0])
+    word = int(next(i for i in masking.ordinary if masking.begins_word[i]))
+    ids = np.tile([tiny_tokenizer.cls_token_id, piece, piece, word], (4000, 1))
+    may = np.tile([False, True, True, True], (4000, 1))
+    _, labels = masking.hide(ids, may, np.random.default_rng(0))
+    asked = labels != IGNORED
+    assert (asked[:, 1] == asked[:, 2]).all()
+    assert asked[:, 1].mean() == pytest.approx(asked[:, 3].mean(), abs=0.05)
 
 
 def test_a_batch_can_be_put_together_again(rows, tiny_tokenizer):

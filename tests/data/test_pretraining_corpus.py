@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -334,8 +335,8 @@ def test_damage_that_keeps_the_size_is_found_and_mended(tmp_path):
     content = bytearray(damaged.read_bytes())
     content[2000:2200] = b"\xff" * 200
     damaged.write_bytes(content)
-    with pytest.raises(FolderError, match=r"train-00000\.arrow: damaged: it has token 65535"):
-        PretrainingCorpus.open(tmp_path / "corpus").check_ids()
+    with pytest.raises(FolderError, match=r"train-00000\.arrow: damaged: repeat the `corpus` command"):
+        PretrainingCorpus.open(tmp_path / "corpus").check_shards()
     lines: list[str] = []
     build_corpus([str(source)], tmp_path / "corpus", CorpusOptions(**OPTIONS), lines.append)
     assert any("train-00000.arrow is not as it was written" in line for line in lines)
@@ -450,3 +451,27 @@ def test_workers_end_when_their_build_is_killed(tmp_path):
         time.sleep(0.1)
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_links_with_a_colon_are_words_unless_they_lead_to_files_or_languages():
+    text = "He was in ''[[CSI: Crime Scene]]'' and [[UFC: Undisputed|a game]], [[:fr:Aare|that river]].[[de:Aare]]"
+    assert paragraphs_of(text) == ["He was in CSI: Crime Scene and a game, that river."]
+
+
+def test_what_is_refused_at_its_end_leaves_room_for_what_is_given_instead(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the team won the cup and the bank lost a share. " * 3000)
+    options = CorpusOptions(**OPTIONS)
+    with pytest.raises(TableError, match="fall on one side"):
+        build_corpus([str(text)], tmp_path / "corpus", options)
+    write_documents(text, 200)
+    assert build_corpus([str(text)], tmp_path / "corpus", options)["splits"]["held_out"]["documents"]
+
+
+def test_wrapped_text_is_noticed(tmp_path):
+    wrapped = textwrap.wrap("the team won the cup and the bank lost a share of its trade " * 40, 72)
+    for name, lines in (("wrapped", wrapped), ("whole", [" ".join(wrapped[n : n + 4]) + "." for n in range(25)])):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join("\n".join([f"Document {n}", *lines]) for n in range(100)))
+        said: list[str] = []
+        build_corpus([str(tmp_path / f"{name}.txt")], tmp_path / name, CorpusOptions(**OPTIONS), said.append)
+        assert any("as if the text was wrapped" in line for line in said) == (name == "wrapped")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from pretraining_text import small_pretraining_corpus
+from squeezebert.data.options import CorpusOptions
+from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
 from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining
@@ -222,7 +225,7 @@ def test_it_goes_on_with_another_number_of_processes(corpus, tmp_path):
     )
 
 
-def test_a_step_is_the_mean_over_all_words_it_asks_for(corpus, tmp_path):
+def test_a_step_is_the_mean_over_all_words_and_orders_it_asks_for(corpus, tmp_path):
     """However its rows are shared out: many small batches, some with few words, or one large one."""
     options = FAST | {"steps": 1, "save_every": 1, "dropout": 0.0, "batch_size": 32, "learning_rate": 1e-3}
     trained = {}
@@ -231,11 +234,14 @@ def test_a_step_is_the_mean_over_all_words_it_asks_for(corpus, tmp_path):
         training, _ = pretraining.batches_of(corpus, corpus.tokenizer(), told)
         rows = [training[number] for number in range(32 // micro)]
         model = new_model(corpus).eval()
-        words = sum(int((batch["labels"] != -100).sum()) for batch in rows)
+        words, orders = (
+            sum(int((batch[name] != -100).sum()) for batch in rows) for name in ("labels", "sentence_order_label")
+        )
+        assert 0 < orders <= 32
         for batch in rows:
             given = {name: torch.from_numpy(array) for name, array in batch.items()}
             found = model(**given, masked_only=True, reduction="sum")
-            (found.prediction_loss / words + found.seq_relationship_loss / 32).backward()
+            (found.prediction_loss / words + found.seq_relationship_loss / orders).backward()
         expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         seen = {}
 
@@ -324,3 +330,48 @@ def test_a_damaged_shard_is_named_before_anything_begins(corpus, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-64])
     with pytest.raises(FolderError, match=rf"{shard.name}.*repeat the `corpus` command"):
         PretrainingCorpus.open(folder)
+
+
+def test_rows_of_one_sentence_have_no_order_to_measure(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save_pretrained(tmp_path / "vocabulary")
+    documents = [
+        f"document {n} and the team won a cup and the bank lost a share of trade and more." for n in range(90)
+    ]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    told = CorpusOptions(vocabulary=str(tmp_path / "vocabulary"), workers=1, held_out=0.2, shortest=5)
+    build_corpus([str(tmp_path / "text.txt")], tmp_path / "corpus", told)
+    corpus, lines = PretrainingCorpus.open(tmp_path / "corpus"), []
+    options = PretrainOptions(**FAST | {"steps": 1})
+    result = pretrain(new_model(corpus), corpus, tmp_path / "out", options, report=lines.append)
+    assert result.held_out["held_out_sop_loss"] is result.held_out["held_out_sop_accuracy"] is None
+    assert result.held_out["held_out_loss"] == result.held_out["held_out_mlm_loss"]
+    assert any("no row has two sentences to ask the order of" in line for line in lines)
+
+
+def test_held_out_rows_are_the_same_however_batches_are_cut(corpus):
+    made = [
+        pretraining.batches_of(corpus, corpus.tokenizer(), PretrainOptions(**FAST | {"micro_batch": micro}))[1]
+        for micro in (4, 16)
+    ]
+    for one, other in zip(*made, strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_full_disk_is_told_in_words(corpus, tmp_path, monkeypatch):
+    """As torch's and safetensors' writers tell it; the save before it stays."""
+    from safetensors import SafetensorError
+
+    saved = transformers.Trainer._save_checkpoint
+    for number, error in enumerate((RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"),
+                                    SafetensorError("I/O error: No space left on device (os error 28)"))):  # fmt: skip
+        with monkeypatch.context() as patched:
+
+            def full(self, model, trial, error=error):
+                if self.state.global_step > 5:
+                    raise error
+                saved(self, model, trial)
+
+            patched.setattr(transformers.Trainer, "_save_checkpoint", full)
+            with pytest.raises(FolderError, match=r"could not be written.*goes on from the save before"):
+                pretrain(new_model(corpus), corpus, tmp_path / str(number), PretrainOptions(**FAST))
+        assert pretrain(new_model(corpus), corpus, tmp_path / str(number), PretrainOptions(**FAST)).finished

@@ -224,8 +224,8 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("empty.txt", b"", "empty calibration text"),
-        ("blank.txt", b"\n  \n\n", "empty calibration text"),
+        ("empty.txt", b"", "it holds no text"),
+        ("blank.txt", b"\n  \n\n", "it holds no text"),
         ("latin.txt", "die Tür\n".encode("latin-1"), "latin.txt:1: badly encoded.*--encoding"),
         ("one.txt", b"the boat\n", "--text: it makes one sequence.*--no-heal"),
         ("no_name.csv", b"foo,bar\na b,c d\n", "name it with --column"),

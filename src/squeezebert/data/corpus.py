@@ -66,7 +66,7 @@ def read_texts(source: Source, *, text: str | None = None, encoding: str = "utf-
             yield item._replace(document=document + item.document)
             last = document + item.document
         if not found:
-            raise TableError(f"{one}: empty calibration text: it holds nothing to learn or calibrate from")
+            raise TableError(f"{one}: it holds no text")
         document = last + 1
 
 

@@ -53,6 +53,9 @@ from squeezebert.training.trainer import Progress, Report
 
 RECORD = "pretraining.json"
 LOG = "pretraining.jsonl"
+_HELD_OUT_BATCH = 32
+# Options that change nothing of what is learned
+_HARMLESS = frozenset({"report_to", "save_every", "held_out_rows"})
 _SPECIAL = 3  # tokens of a row that no document holds: [CLS] and two [SEP]
 
 
@@ -96,7 +99,7 @@ def pretrain(
     tokenizer = corpus.tokenizer()
     check_sizes(model, corpus, options)
     if _rank() == 0:
-        corpus.check_ids()
+        corpus.check_shards()
     accumulate = micro_batches(options) // _processes()
     work = output / PROGRESS_FOLDER
     fingerprint = _fingerprint(model, corpus, options)
@@ -212,7 +215,7 @@ def batches_of(
         Rows.cut(corpus.split("train"), room), options.micro_batch, tokenizer, masking, options.seed
     )
     rows = Rows.cut(corpus.split("held_out"), room)
-    size = min(options.micro_batch, options.held_out_rows, len(rows))
+    size = min(_HELD_OUT_BATCH, options.held_out_rows, len(rows))  # the same rows whatever a process takes at once
     held_out = PretrainingBatches(rows, size, tokenizer, masking, 0, varies=False)
     count = max(1, min(options.held_out_rows // size, held_out.of_pass))
     return training, [held_out[batch] for batch in range(count)]
@@ -241,6 +244,25 @@ class PretrainTrainer(StepTrainer):
         super().__init__(*args, **kwargs)
         # Trainer then counts the words that a step asks for, over all its batches and processes, and divides nothing
         self.model_accepts_loss_kwargs = True
+        self._orders = torch.ones(())
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Take the batches of a step, and count the orders that they ask for as Trainer counts the words."""
+        batches, words = super().get_batch_samples(*args, **kwargs)
+        orders = sum((batch["sentence_order_label"] != IGNORED).sum() for batch in batches)
+        orders = torch.as_tensor(orders, device=self.args.device)
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(orders)
+        self._orders = orders.clamp_min(1)
+        return batches, words
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Warn of what a save lacks; weights that are others' under a second name are in no file."""
+        model: Any = self.model
+        if set(load_result.missing_keys) <= set(model._tied_weights_keys) and not load_result.unexpected_keys:
+            model.tie_weights()
+        else:
+            super()._issue_warnings_after_load(load_result)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return LAMB or AdamW; biases and normalisation have no decay, and under LAMB no trust ratio."""
@@ -253,13 +275,14 @@ class PretrainTrainer(StepTrainer):
         outputs = model(**inputs, masked_only=True, reduction="sum")
         # Means over the whole step: batches of short rows, and processes that got them, have fewer words to ask
         words = outputs.prediction_loss / cast(Tensor, asked)
-        return (words + outputs.seq_relationship_loss / self.options.batch_size) * self.args.world_size, outputs
+        return (words + outputs.seq_relationship_loss / self._orders) * self.args.world_size, outputs
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
         """Return the masked-word loss and accuracy and the sentence-order loss and accuracy on held-out rows.
 
-        Each is a mean over what is asked; processes share the batches.
+        Each is a mean over what is asked; those of the order are None where no row has two sentences. Processes share
+        the batches.
         """
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
@@ -284,21 +307,23 @@ class PretrainTrainer(StepTrainer):
             sums = shared.cpu()
         model.train()
         words_loss, words_right, words_count, order_loss, order_right, order_count = sums.tolist()
-        words_count, order_count = max(words_count, 1.0), max(order_count, 1.0)
-        mlm, sop = words_loss / words_count, order_loss / order_count
+        mlm, sop = words_loss / words_count, order_loss / order_count if order_count else None
         return {
-            "loss": mlm + sop,
+            "loss": mlm + (sop or 0.0),
             "mlm_loss": mlm,
             "mlm_accuracy": words_right / words_count,
             "sop_loss": sop,
-            "sop_accuracy": order_right / order_count,
+            "sop_accuracy": order_right / order_count if order_count else None,
+            "sop_asked": int(order_count),
         }
 
     def told(self, row: dict[str, Any]) -> str:
         """Say the losses and accuracies."""
+        right, asked = row["held_out_sop_accuracy"], row["held_out_sop_asked"]
+        order = "no row has two sentences to ask the order of" if right is None else f"SOP accuracy {right:.1%}"
         return (
             f"held-out MLM loss {row['held_out_mlm_loss']:.4f}, accuracy {row['held_out_mlm_accuracy']:.1%}; "
-            f"SOP accuracy {row['held_out_sop_accuracy']:.1%}"
+            f"{order}{f' of {asked}' if asked else ''}"
         )
 
 
@@ -333,7 +358,7 @@ def _wait() -> None:
 
 
 def _fingerprint(model: Any, corpus: PretrainingCorpus, options: PretrainOptions) -> str:
-    told = {name: value for name, value in asdict(options).items() if name != "report_to"}
+    told = {name: value for name, value in asdict(options).items() if name not in _HARMLESS}
     shards = [file["sha256"] for shard in corpus.manifest["shards"] for file in shard["files"]]
     digest = hashlib.sha256(json.dumps([told, shards, corpus.manifest["tokenizer"]], sort_keys=True).encode())
     add_model(digest, model)

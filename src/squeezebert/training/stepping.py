@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -31,8 +32,8 @@ from transformers import (
 )
 
 from squeezebert.files.atomic import new_folder
-from squeezebert.files.errors import DivergedError, OptionError
-from squeezebert.training.runs import save_model
+from squeezebert.files.errors import DivergedError, FolderError, OptionError
+from squeezebert.training.runs import first_line, save_model
 from squeezebert.training.trainer import Report, duration
 
 MILESTONES, STEP = "milestones", "step-"
@@ -170,7 +171,17 @@ class StepTrainer(Trainer, ABC):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self.pause():
-            super()._save_checkpoint(model, trial)
+            try:
+                super()._save_checkpoint(model, trial)
+            except (OSError, SafetensorError, RuntimeError) as error:  # torch's own writer raises the last
+                saving = not isinstance(error, RuntimeError) or "inline_container" in str(error)
+                if not saving:
+                    raise
+                raise FolderError(
+                    f"{self.args.output_dir}: the save at step {self.state.global_step} could not be written "
+                    f"({first_line(error)}): the disk is full, or allows no more. Make room and repeat the "
+                    "command: it goes on from the save before"
+                ) from error
 
 
 class Saves(TrainerCallback):

@@ -71,8 +71,13 @@ def pretrain_corpus(
         return (told_so if first else ""), False
     folder = shlex.quote(places.output)
     told = {name.removeprefix("held_out_").replace("_", " "): value for name, value in result.held_out.items()}
-    lines = [f"held-out {name}: {told[name]:.4f}" for name in ("mlm loss", "mlm accuracy", "sop loss", "sop accuracy")]
-    lines += [f"written: {places.output}", f"next: squeezebert train TABLE --base {folder} --output MODEL"]
+    shown = [name for name in ("mlm loss", "mlm accuracy", "sop loss", "sop accuracy") if told[name] is not None]
+    lines = [f"held-out {name}: {told[name]:.4f}" for name in shown]
+    lines += [
+        f"written: {places.output}",
+        f"next: squeezebert train TABLE --base {folder} --output MODEL",
+        f"or, to complete words: squeezebert export {folder} --output WORDS --eval TEXTS.txt",
+    ]
     return ("\n".join(lines) if first else ""), True
 
 

@@ -61,8 +61,9 @@ class Masking:
         """
         drawn = np.where(may_BT, random.random(ids_BT.shape), 2.0)
         if self.whole_words:
-            # Each piece takes the number that was drawn for the first one of its word
-            first = np.where(self.begins_word[ids_BT] | ~may_BT, np.arange(ids_BT.shape[1]), 0)
+            # Each piece takes the number that was drawn for the first one of its word, or of what a cut left of it
+            behind_cut = np.pad(~may_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+            first = np.where(self.begins_word[ids_BT] | ~may_BT | behind_cut, np.arange(ids_BT.shape[1]), 0)
             drawn = np.take_along_axis(drawn, np.maximum.accumulate(first, axis=1), axis=1)
         asked = may_BT & ((drawn < self.share) | (drawn == drawn.min(axis=1, keepdims=True)))
         fate = random.random(ids_BT.shape)

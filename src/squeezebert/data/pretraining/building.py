@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from squeezebert.data.corpus import content_hash, tokenizer_hash
 from squeezebert.data.options import CorpusOptions
-from squeezebert.data.pretraining.documents import copy_notices, held_out, read_documents, sampled
+from squeezebert.data.pretraining.documents import copy_notices, held_out, read_documents, sampled, wrapped
 from squeezebert.data.pretraining.shards import ShardWriter, file_digest, read_shard
 from squeezebert.data.pretraining.vocabulary import check_specials, train_vocabulary
 from squeezebert.data.pretraining.workers import clean_all, in_order, stretches, tokenise
@@ -33,8 +33,9 @@ MANIFEST = "corpus.json"
 TOKENIZER = "tokenizer"
 NOTICES = "notices"
 SPLITS = ("train", "held_out")
+_LOOKED_AT = 20  # documents that are looked at before anything is made of them
 _JOURNAL = "building.json"
-_FORMAT = 1
+_FORMAT = 2  # 1 had other sentences
 Report = Callable[[str], None]
 
 
@@ -53,7 +54,13 @@ def build_corpus(
     """
     began = time.monotonic()
     _check_places(sources, folder, options)
-    next(read_documents(sources, column=options.column, encoding=options.encoding))  # what is wrong is said at once
+    # What is wrong is said at once
+    some = [*islice(read_documents(sources, column=options.column, encoding=options.encoding), _LOOKED_AT)]
+    if wrapped(some):
+        report(
+            "warning: most lines end inside a sentence, as if the text was wrapped. A line is read as a paragraph: "
+            "put each paragraph on one line"
+        )
     told = {name: value for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
     wanted = json.loads(json.dumps({"format": _FORMAT, "content": [content_hash(one) for one in sources], **told}))
     there = _begin(folder, wanted, options.overwrite)
@@ -317,7 +324,11 @@ def _write_shards(
         }
         for split in SPLITS
     }
-    _check_split(sizes, counts, options)
+    try:
+        _check_split(sizes, counts, options)
+    except TableError:
+        _clear(folder, journal)  # or what is given instead would be refused as another text
+        raise
     return {"splits": sizes, "left_out": counts, "tokens_a_second": round(tokens / (time.monotonic() - began))}
 
 

@@ -20,6 +20,7 @@ from squeezebert.files.errors import TableError
 _DUMP_ENDINGS = (".xml", ".xml.bz2", ".xml.gz")
 _SPACE = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"[\W_]+")
+_PAGE = 50, 90  # characters of a line of wrapped text
 _NOTICES = ("attribution", "license", "licence", "copying", "notice")
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts that write words without spaces
 
@@ -119,6 +120,13 @@ def _clean_line(line: str) -> str:
     if not line.isprintable():
         line = "".join(" " if c.isspace() else "" if unicodedata.category(c)[0] == "C" else c for c in line)
     return _SPACE.sub(" ", line).strip()
+
+
+def wrapped(documents: Sequence[RawDocument]) -> bool:
+    """Whether most lines of some documents end inside a sentence, at the width of a page."""
+    lines = [line.strip() for raw in documents if not raw.wikitext for line in raw.text.split("\n")[:-1]]
+    ends = [line for line in lines if _PAGE[0] <= len(line) <= _PAGE[1] and line[-1] not in ".!?:;\"'”’)"]
+    return len(lines) >= 20 and len(ends) > len(lines) / 2
 
 
 def held_out(digest: int, share: float, seed: int) -> bool:

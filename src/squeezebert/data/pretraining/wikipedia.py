@@ -21,8 +21,9 @@ from squeezebert.files.errors import TableError
 
 # Tags whose content is no running text
 _DROPPED_TAGS = {"ref", "references", "table", "gallery", "math", "timeline", "score", "syntaxhighlight", "source"}
-# Links that are no words of a sentence: files, categories, the same article in other languages
-_DROPPED_LINKS = re.compile(r"^\s*:?\s*((file|image|category|media)|[a-z]{2,3}(-[a-z-]+)?)\s*:", re.IGNORECASE)
+# Links that are no words of a sentence: files, categories, the same article in other languages. A colon before them
+# makes them words again
+_DROPPED_LINKS = re.compile(r"^\s*((?i:file|image|category|media)\s*:|[a-z]{2,3}(-[a-z-]+)?:(?!\s))")
 # Sections that are no running text
 _DROPPED_SECTIONS = {
     *("references", "external links", "see also", "further reading", "notes", "bibliography", "sources", "footnotes"),
