@@ -19,7 +19,7 @@ from squeezebert.search.latency import ENGINES
 from squeezebert.search.space import Shape, Space
 
 FAST = (
-    *("--networks", "40", "--steps", "6", "--batch-tokens", "200", "--population", "6", "--generations", "2"),
+    *("--networks", "40", "--steps", "6", "--batch-tokens", "200", "--population", "10", "--generations", "2"),
     *("--calibration-tokens", "1500", "--held-out", "8", "--heal-steps", "3", "--save-every", "2", "--drawn", "6"),
     *("--tokens", "16", "--max-length", "32"),
 )
@@ -54,6 +54,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"ms": 10 * row["ratio"], "anchor_ms": 10.0, "ratio": row["ratio"]}
 
     monkeypatch.setattr(latency, "measure_ratios", ratios)
+    monkeypatch.setattr(job, "measure_ratios", ratios)
     monkeypatch.setattr(job, "time_network", timed)
 
 
@@ -114,11 +115,140 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("stage", ["_heal", "time_network"])
+def test_what_was_timed_and_chosen_stays_after_a_kill_however_times_move(
+    stage: str, base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another round of timing after a kill finds other times, and must not be asked."""
+    arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
+    real = job.measure_ratios
+
+    def moved(by: float) -> Any:
+        def ratios(*given: Any, **options: Any) -> Any:
+            found = real(*given, **options)
+            return {name: {**row, "ratio": row["ratio"] * by} for name, row in found.items()}
+
+        return ratios
+
+    def dies(*given: Any, **options: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "measure_ratios", moved(1.1))
+        patch.setattr(job, stage, dies)
+        with pytest.raises(Killed):
+            run(*arguments)
+    state = json.loads((tmp_path / "out" / "finding-0.5x.json").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "measure_ratios", moved(0.8))
+        assert run(*arguments) == 0
+    found = json.loads((tmp_path / "out" / "search.json").read_text())["found"]["0.5x"]
+    assert found["rounds"] == state["rounds"]
+    assert found["shape"] == state["chosen"]["shape"]
+    model = SqueezeBertModel.from_pretrained(tmp_path / "out" / "0.5x")
+    assert [model.config.heads(i) for i in range(2)] == found["shape"]["kept_heads"]
+    assert [model.config.rank("output_rank", i) for i in range(2)] == found["shape"]["output_rank"]
+
+
+def test_networks_that_take_longer_than_predicted_are_not_taken(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table knows nothing of what the networks that are found take more; timing them does."""
+    real, timer = job.measure_ratios, job.time_network
+
+    def slower(shapes: dict[str, Shape], *rest: Any, **options: Any) -> Any:
+        return {name: {**row, "ratio": 1.2 * row["ratio"]} for name, row in real(shapes, *rest, **options).items()}
+
+    def timed(*given: Any) -> dict[str, float]:
+        found = timer(*given)
+        return {**found, "ratio": 1.2 * found["ratio"]}
+
+    monkeypatch.setattr(job, "measure_ratios", slower)
+    monkeypatch.setattr(job, "time_network", timed)
+    assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "search.json").read_text())["found"]["0.8x"]
+    assert len(found["rounds"]) > 1
+    (taken,) = {row["ratio"] for one in found["rounds"] for row in one if row["shape"] == found["shape"]}
+    assert 0.9 * 0.8 <= taken <= 0.8
+    # One that lands elsewhere in the end is told
+    capsys.readouterr()
+    monkeypatch.setattr(job, "time_network", lambda *given: {"ms": 9.6, "anchor_ms": 10.0, "ratio": 0.96})
+    assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "late") == 0
+    assert "warning: that is 20% over the budget" in capsys.readouterr().err
+
+
+def test_another_checkpoint_or_text_is_another_search(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, words = shutil.copytree(base, tmp_path / "mine"), shutil.copy(text, tmp_path / "text.txt")
+    arguments = (mine, "--text", words, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
+
+    def dies(*given: Any, **options: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_find", dies)
+        with pytest.raises(Killed):
+            run(*arguments)
+    Path(words).write_text(Path(words).read_text() + "\nanother line of text that was not there.\n")
+    assert run(*arguments) == 1
+    assert "holds a search with another --text" in capsys.readouterr().err
+    shutil.copy(text, words)
+    model = SqueezeBertModel.from_pretrained(mine)
+    model.encoder.layers[0].output.conv1d.bias.data += 1
+    model.save_pretrained(mine)
+    assert run(*arguments) == 1
+    assert "holds a search with another checkpoint" in capsys.readouterr().err
+
+
+def test_a_rejected_budget_leaves_room_for_another(
+    base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (base, "--text", text, *FAST, "--output", tmp_path / "out")
+    assert run(*arguments, "--budget-ratio", 0.001) == 1
+    assert run(*arguments, "--budget-ratio", 0.5) == 0
+    capsys.readouterr()
+    assert run(*arguments, "--budget-ratio", 0.6) == 1
+    assert "which its supernet was trained for" in (said := capsys.readouterr().err)
+    assert f"--table {tmp_path / 'out' / 'latency.json'} spares" in said
+    more = ("--table", tmp_path / "out" / "latency.json", "--output", tmp_path / "other")
+    assert run(base, "--text", text, *FAST, "--budget-ratio", 0.6, *more) == 0
+    assert "networks timed" in (said := capsys.readouterr().err)
+    assert "latency table: 8 of" not in said
+    assert run(*arguments, "--budget-ratio", 0.6, "--table", tmp_path / "no" / "t.json") == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_damaged_files_are_named(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
+
+    def dies(*given: Any, **options: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_find", dies)
+        with pytest.raises(Killed):
+            run(*arguments)
+    saved = tmp_path / "out" / "supernet" / "supernet.pt"
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: len(whole) // 2])
+    assert run(*arguments) == 1
+    assert "supernet.pt: damaged" in capsys.readouterr().err
+    saved.unlink()
+    table = tmp_path / "out" / "latency.json"
+    told = json.loads(table.read_text())
+    table.write_text(json.dumps({**told, "rows": [{"shape": told["rows"][0]["shape"]}]}))
+    assert run(*arguments) == 1
+    assert "no latency table" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "give --budget-ms, or --budget-ratio"),
-        (("--budget-ms", "5", "--budget-ratio", "0.5"), "give --budget-ms, or --budget-ratio"),
+        (("--budget-ms", "5", "--budget-ratio", "0.5"), "are both given, one of them perhaps by a recipe"),
         (("--budget-ms", "-1"), "--budget-ms -1.0: expected a number above 0"),
         (("--budget-ms", "0.001"), "is below what the fastest network takes"),
         (("--budget-ratio", "3"), "leaves nothing to search"),

@@ -159,5 +159,8 @@ def test_what_runs_away_is_said(
 ) -> None:
     with torch.no_grad():
         next(iter(supernet.layers[0].parameters())).fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"ran away at step .*: repeat it with a lower --learning-rate than 0.003"):
+    with pytest.raises(
+        DivergedError,
+        match=r"ran away at step .*: search again in another --output with a lower --learning-rate than 0.003",
+    ):
         train(sandwich(supernet, teacher, table), corpus, ROWS, tmp_path, lambda line: None)

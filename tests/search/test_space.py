@@ -133,3 +133,16 @@ def test_points_differ_by_more_than_their_layers_do() -> None:
 def test_what_makes_no_sense_together_is_made_to_fit(fields: dict[str, Any], wanted: dict[str, Any]) -> None:
     point = space().uniform(**fields)
     assert {field: point[field][0] for field in wanted} == wanted
+
+
+def test_the_dense_point_has_the_models_own_activation_and_groups_divide_its_sizes() -> None:
+    told = dict.fromkeys(GROUP_FIELDS, 1)
+    config = SqueezeBertConfig(
+        hidden_size=60, num_attention_heads=4, intermediate_size=100, num_hidden_layers=1, hidden_act="relu", **told
+    )
+    space = Space.of(config)
+    assert space.choices["intermediate_act"] == ("relu",)
+    assert space.config(space.dense, config).hidden_act == "relu"
+    assert space.choices["q_groups"] == (1, 2, 4)
+    own = Space.of(SqueezeBertConfig(hidden_act="gelu_new", **told))
+    assert own.choices["intermediate_act"] == ("gelu_new", "relu")

@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 
 from squeezebert.files.errors import FolderError
 
+LOCK = ".lock"
+"""Name of the lock's file, where it lies in the output."""
+
 
 @contextmanager
 def only_run(output: str | Path, *, inside: bool = False) -> Iterator[None]:
@@ -28,7 +31,7 @@ def only_run(output: str | Path, *, inside: bool = False) -> Iterator[None]:
     user = os.getuid() if hasattr(os, "getuid") else 0
     place = hashlib.sha256(os.fsencode(Path(output).resolve())).hexdigest()[:24]
     outside = Path(tempfile.gettempdir()) / f"squeezebert-{user}-{place}.lock"
-    lock = FileLock(Path(output) / ".lock" if inside else outside, timeout=0)
+    lock = FileLock(Path(output) / LOCK if inside else outside, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class Record:
                     told = json.loads(line)
                 except ValueError:  # cut off while it was written
                     continue
-                self.found[_key(told["shape"])] = Judged(told["shape"], told["error"], told["ratio"])
+                self.found[_key(told["shape"])] = Judged(told["shape"], told["error"], table.ratio(told["shape"]))
             self._rewrite()
 
     def __call__(self, shape: Shape) -> Judged:
@@ -63,6 +63,11 @@ class Record:
                 stream.write(json.dumps(judged.__dict__) + "\n")
             self.found[key] = judged
         return self.found[key]
+
+    def use(self, table: LatencyTable) -> None:
+        """Go by another table from now on."""
+        self.table = table
+        self.found = {key: replace(one, ratio=table.ratio(one.shape)) for key, one in self.found.items()}
 
     def _rewrite(self) -> None:
         part = self.path.with_name(f".{self.path.name}.part")
@@ -80,8 +85,8 @@ def evolve(
     seed: int,
     first: Sequence[Shape] = (),
     report: Report = lambda line: None,
-) -> Judged:
-    """Return the network of the smallest error whose predicted ratio is within `budget`.
+) -> list[Judged]:
+    """Return the last generation, the network of the smallest error whose predicted ratio is within `budget` first.
 
     `first` are networks to begin with, beside random ones; those that do not fit are brought to fit. Raises
     `OptionError` for a budget that no network meets.
@@ -120,7 +125,7 @@ def evolve(
                 f"evolution: generation {generation + 1} of {generations}, error {best.error:.4f}, "
                 f"{left / 60:.0f} min left"
             )
-    return ranked(living, budget)[0]
+    return ranked(living, budget)
 
 
 def check_budget(table: LatencyTable, budget: float) -> None:

@@ -31,6 +31,7 @@ ENGINES: dict[str, str] = {"onnx-int8": "int8", "onnx-fp32": "fp32"}
 Report = Callable[[str], None]
 # Latency does not depend on how many words there are; the file does
 _VOCABULARY = 1000
+_FOUND = 5.0  # how much more a network counts that a search found than a random one
 _TOGETHER = 8  # networks that are timed in turn with one anchor
 
 
@@ -68,18 +69,35 @@ class Accuracy:
 class LatencyTable:
     """Networks and what they take, as ratios to the anchor, and the model fitted to them."""
 
-    def __init__(self, space: Space, target: Target, rows: Sequence[Mapping[str, Any]], held_out: int) -> None:
-        """Fit to all `rows` but the last `held_out`, which it is checked on."""
-        self.space, self.target, self.rows = space, target, list(rows)
-        seen = self.rows[: len(self.rows) - held_out]
+    def __init__(
+        self,
+        space: Space,
+        target: Target,
+        rows: Sequence[Mapping[str, Any]],
+        held_out: int,
+        found: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Fit to all `rows` but the last `held_out`, which it is checked on, and to what a search `found`."""
+        self.space, self.target, self.rows, self.held_out = space, target, list(rows), held_out
+        random = self.rows[: len(self.rows) - held_out]
+        seen = [*random, *found]
         work = np.array([work_of(space, row["shape"], target.tokens) for row in seen])
         ratios = np.array([row["ratio"] for row in seen])
+        weights = np.array([1.0] * len(random) + [_FOUND] * len(found))
         # Relative errors count: a small network's is as dear as a large one's
         scale = work.max(axis=0).clip(1e-12)
-        found, _ = nnls(work / scale / ratios[:, None], np.ones(len(seen)))
-        self.prices = found / scale
-        errors = [abs(self.ratio(row["shape"]) / row["ratio"] - 1) for row in self.rows[len(seen) :]]
+        prices, _ = nnls(work / scale * (weights / ratios)[:, None], weights)
+        self.prices = prices / scale
+        errors = [abs(self.ratio(row["shape"]) / row["ratio"] - 1) for row in self.rows[len(random) :]]
         self.accuracy = Accuracy(len(errors), float(np.median(errors)), max(errors)) if errors else None
+
+    def corrected(self, found: Sequence[Mapping[str, Any]]) -> LatencyTable:
+        """A table that goes by networks that a search found as well, timed since.
+
+        A search picks those that the model takes for faster than they are: random ones do not tell how far it is off
+        there.
+        """
+        return LatencyTable(self.space, self.target, self.rows, self.held_out, found)
 
     def ratio(self, shape: Shape) -> float:
         """The predicted time of a network, as a multiple of the anchor's."""
@@ -159,7 +177,7 @@ def describe(space: Space, target: Target) -> dict[str, Any]:
     machine = describe_machine()
     about = {
         "machine": {name: machine[name] for name in ("processor", "vector_units", "cores", "system")},
-        "onnxruntime": package_versions()["onnxruntime"],
+        **{name: package_versions()[name] for name in ("onnxruntime", "squeezebert")},
         "target": asdict(target),
         "space": {**asdict(space), "choices": {name: list(values) for name, values in space.choices.items()}},
     }
@@ -173,6 +191,8 @@ def _rows(path: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         rows: list[dict[str, Any]] = told["rows"]
+        for row in rows:
+            row["shape"]["kept_heads"], row["ratio"] + row["anchor_ms"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderError(f"{path}: no latency table ({error}): delete it, or name another file") from error
     for name, value in about.items():

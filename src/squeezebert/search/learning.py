@@ -11,6 +11,7 @@ states after each layer. A run that was killed goes on from its last save and en
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from squeezebert.data.corpus import Corpus
 from squeezebert.data.packing import Batches
-from squeezebert.files.errors import DivergedError
+from squeezebert.files.errors import DivergedError, FolderError
 from squeezebert.model import SqueezeBertModel
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.options import SearchOptions
@@ -32,6 +33,7 @@ from squeezebert.search.space import Shape, Space
 from squeezebert.search.supernet import Gates, Supernet
 from squeezebert.training.healing import tensors
 from squeezebert.training.losses import layer_errors
+from squeezebert.training.runs import first_line
 
 Report = Callable[[str], None]
 Batch = dict[str, Tensor]
@@ -39,6 +41,7 @@ _WARMUP = 0.1
 _CLIP = 1.0
 # Gumbel: share of the steps before choices are learned, and the temperatures at both ends
 _CHOICES_WAIT = 0.2
+_CHOICES_TEXTS = 5  # one sequence in so many is for the choices
 _TEMPERATURES = 4.0, 0.3
 _SAVE = "supernet.pt"
 
@@ -58,7 +61,10 @@ class Learner(ABC):
     def error(self, batch: Batch, gates: Sequence[Gates], taught: Sequence[Tensor]) -> Tensor:
         """The mean over layers of the states' error relative to the teacher's variance."""
         mask_BT = batch["attention_mask"]
-        states = self.supernet(batch["input_ids"], mask_BT, batch["token_type_ids"], gates)
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=self.options.precision == "bf16" and torch.is_grad_enabled()
+        ):
+            states = self.supernet(batch["input_ids"], mask_BT, batch["token_type_ids"], gates)
         return layer_errors(states, taught, mask_BT).mean()
 
     @torch.no_grad()
@@ -80,15 +86,21 @@ class Learner(ABC):
             group["lr"] = self.rate()
         self.optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bf16"):
-            self.loss = self.learn(batch, self.teach(batch))
+            taught = self.teach(batch)
+        self.loss = self.learn(batch, taught)
         if not math.isfinite(self.loss):
             raise DivergedError(
-                f"the supernet's training ran away at step {self.step}: repeat it with a lower --learning-rate than "
-                f"{self.options.learning_rate:g}"
+                f"the supernet's training ran away at step {self.step}: search again in another --output with a "
+                f"lower --learning-rate than {self.options.learning_rate:g}; --table spares timing the networks again"
             )
         nn.utils.clip_grad_norm_(self.optimiser.param_groups[0]["params"], _CLIP)
         self.optimiser.step()
         self.step += 1
+
+    @property
+    def learns_choices(self) -> bool:
+        """Whether this step is one of the choices, which learn from texts of their own."""
+        return False
 
     @abstractmethod
     def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
@@ -162,6 +174,11 @@ class GumbelLearner(Learner):
         start, end = _TEMPERATURES
         return float(start * (end / start) ** (self.step / self.options.steps))
 
+    @property
+    def learns_choices(self) -> bool:
+        """Every other step, once the weights have had a while alone."""
+        return self.step >= _CHOICES_WAIT * self.options.steps and self.step % 2 == 1
+
     def gates(self) -> list[dict[str, Tensor]]:
         """Draw a mixture for each layer."""
         generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + self.step)
@@ -172,11 +189,13 @@ class GumbelLearner(Learner):
 
     def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
         """Weights on one batch, choices on the next, once the weights have had a while alone."""
-        learns_choices = self.step >= _CHOICES_WAIT * self.options.steps and self.step % 2 == 1
         gates = self.gates()
         loss: Tensor = self.error(batch, gates, taught)
-        if learns_choices:
-            over = self.prices.expected(gates) / self.budget - 1
+        if self.learns_choices:
+            # Of the probabilities themselves: prices are linear in each, and a draw's time at a high temperature is
+            # that of a mixture that nobody will take
+            probabilities = [{field: logits.softmax(0) for field, logits in layer.items()} for layer in self._layers()]
+            over = self.prices.expected(probabilities) / self.budget - 1
             self.choice_optimiser.zero_grad()
             (loss + self.options.latency_weight * over.abs()).backward()
             self.choice_optimiser.step()
@@ -231,17 +250,28 @@ def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, repo
     Raises `DivergedError` when the loss is no number.
     """
     options = learner.options
-    batches = Batches(corpus.lengths, rows, options.batch_tokens, options.seed)
+    # The weights fit what they have seen: how good a choice is shows on texts that they have not
+    of_choices = rows[::_CHOICES_TEXTS] if isinstance(learner, GumbelLearner) else rows[:0]
+    batches, others = (
+        Batches(corpus.lengths, some, options.batch_tokens, options.seed)
+        for some in (np.setdiff1d(rows, of_choices), of_choices)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / _SAVE
     if place.exists():
-        learner.resume(torch.load(place, weights_only=True))
+        try:
+            saved = torch.load(place, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise FolderError(
+                f"{place}: damaged ({first_line(error)}): delete it to train the supernet anew"
+            ) from error
+        learner.resume(saved)
         if learner.step:
             report(f"supernet: going on after step {learner.step}")
     learner.supernet.train(False)  # no dropout, which the embeddings would have
     began, first, said = time.monotonic(), learner.step, time.monotonic()
     while learner.step < options.steps:
-        learner.take(tensors(corpus, batches[learner.step]))
+        learner.take(tensors(corpus, (others if learner.learns_choices else batches)[learner.step]))
         now = time.monotonic()
         if now - said > 20 or learner.step == options.steps:
             said = now

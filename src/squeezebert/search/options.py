@@ -89,13 +89,20 @@ class SearchOptions:
     """Decides everything that is drawn."""
 
     def __post_init__(self) -> None:
-        if bool(self.budget_ms) == bool(self.budget_ratio):
+        if not self.budget_ms and not self.budget_ratio:
             raise OptionError("give --budget-ms, or --budget-ratio for shares of the dense network's time")
+        if self.budget_ms and self.budget_ratio:
+            raise OptionError(
+                "--budget-ms and --budget-ratio are both given, one of them perhaps by a recipe: leave one out"
+            )
         for field in ("budget_ms", "budget_ratio"):
             for value in getattr(self, field):
                 if not value > 0:
                     raise OptionError(f"--{field.replace('_', '-')} {value}: expected a number above 0")
-        least = {"networks": 12, "population": 4}
+            names = [f"{value:g}" for value in getattr(self, field)]  # as folders have them
+            if len(set(names)) < len(names):
+                raise OptionError(f"--{field.replace('_', '-')} {' '.join(names)}: the same one twice")
+        least = {"networks": 40, "population": 8}
         for field in (
             *("networks", "steps", "samples", "batch_tokens", "population", "generations", "calibration_tokens"),
             *("held_out", "save_every", "threads", "tokens", "drawn"),

@@ -15,7 +15,8 @@ _BODY = """
 <p>Measured {{ "%.3f"|format(found.timed.ratio) }} of the dense network's
 {{ "%.2f"|format(found.timed.anchor_ms) }} ms, for a budget of {{ "%.3f"|format(found.budget) }}. Error of its states:
 {{ "%.4f"|format(found.errors.inherited) }} with the supernet's weights,
-{{ "%.4f"|format(found.errors.fitted) }} fitted anew, {{ "%.4f"|format(found.errors.healed) }} after healing.</p>
+{{ "%.4f"|format(found.errors.fitted) }} fitted anew{% if found.errors.healed is not none %},
+{{ "%.4f"|format(found.errors.healed) }} after healing{% endif %}; on text that nothing was chosen by.</p>
 <div class="scroll"><table class="texts">
 <tr><th>layer</th><th>heads</th><th>query</th><th>key</th><th>value</th><th>FFN1</th><th>width</th><th>activation</th>
 <th>FFN2</th><th>FFN3</th></tr>
@@ -24,7 +25,9 @@ _BODY = """
 {% endfor %}</table></div>
 <figure>{{ found.picture|safe }}
 <figcaption>Every network that was judged, by its predicted time and its error under the supernet's weights; the line
-joins those that none is better than. Darker cells above have more weights.</figcaption></figure>
+joins those that none is better than. Circles are networks that were timed, at their measured time; the full one was
+taken. Named networks have the supernet's weights, and times of their own. Darker cells above have more
+weights.</figcaption></figure>
 {% endfor %}
 <h2>How well latency is predicted</h2>
 <p>{{ accuracy }}</p>
@@ -40,7 +43,7 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
     options, latency = record["options"], record["latency"]
     accuracy = latency["accuracy"]
     found = {
-        name: {**one, "layers": _layers(one["shape"]), "picture": _front(name, one)}
+        name: {**one, "layers": _layers(one["shape"], record["hidden_size"]), "picture": _front(name, one)}
         for name, one in record["found"].items()
     }
     page = render(
@@ -67,7 +70,7 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
     part.replace(path)
 
 
-def _layers(shape: Mapping[str, Any]) -> list[list[dict[str, str]]]:
+def _layers(shape: Mapping[str, Any], hidden: int) -> list[list[dict[str, str]]]:
     """One row of cells a layer: what each matrix is, darker for more weights."""
     rows = []
     for layer in range(len(shape["kept_heads"])):
@@ -78,7 +81,7 @@ def _layers(shape: Mapping[str, Any]) -> list[list[dict[str, str]]]:
                 return {"text": _NONE, "colour": "#fff"}
             text = "dense" if groups == 1 else f"rank {r}" if not groups else f"{groups} groups"
             text += f" + rank {r}" if groups > 1 and r else ""
-            share = 1 / groups if groups else 0.25
+            share = min(1.0, (1 / groups if groups else 0.0) + 2 * r / hidden)
             return {"text": text, "colour": f"rgba(31, 119, 180, {0.08 + 0.35 * share:.2f})"}
 
         heads, width = shape["kept_heads"][layer], shape["intermediate_size"][layer]
@@ -108,8 +111,11 @@ def _front(name: str, found: Mapping[str, Any]) -> str:
         axes.plot(*zip(*found["front"], strict=True), color="#1f4e79", linewidth=1.5, label="front")
         for number, (label, (ratio, error)) in enumerate(found["controls"].items()):
             axes.scatter([ratio], [error], marker="xD^vs*"[number % 6], s=34, color="#b4532a", label=label)
-        chosen = found["rounds"][-1]["predicted"], found["judged"]
-        axes.scatter(chosen[:1], chosen[1:], marker="o", s=70, facecolors="none", edgecolors="#000", label="found")
+        timed = [row for one in found["rounds"] for row in one]
+        places = [row["ratio"] for row in timed], [row["judged"] for row in timed]
+        axes.scatter(*places, marker="o", s=36, facecolors="none", edgecolors="#000", label="timed")
+        taken = next(row["ratio"] for row in timed if row["shape"] == found["shape"])
+        axes.scatter([taken], [found["judged"]], marker="o", s=60, color="#000", label="taken")
         axes.axvline(found["budget"], color="#777", linestyle=":", linewidth=1, label="budget")
         axes.set_xlabel("time, as a share of the dense network's (predicted)")
         axes.set_ylabel("error of the states, relative to variance")

@@ -21,7 +21,6 @@ GROUPS = (1, 2, 4, 8)
 RANKS = (0, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 3 / 8)
 WIDTHS = (1, 3 / 4, 1 / 2, 1 / 4, 0)
 HEADS = (1, 2 / 3, 1 / 3, 0)
-ACTIVATIONS = ("gelu", "relu")
 _QKV_GROUPS = GROUP_FIELDS[:3]
 _ATTENTION = ("kept_heads", *_QKV_GROUPS, "q_rank", "post_attention_groups", "post_attention_rank")
 _FEED_FORWARD = (
@@ -51,14 +50,16 @@ class Space:
         """The whole space of a dense model's sizes."""
         C, heads, width = config.hidden_size, config.num_attention_heads, config.width(0)
         ranks = tuple(dict.fromkeys(round(C * share / _STEP) * _STEP for share in RANKS))
+        own = config.hidden_act if config.intermediate_act is None else config.intermediate_act
+        own = own if isinstance(own, str) else own[0]
         choices: dict[str, tuple[Any, ...]] = {
             "kept_heads": tuple(dict.fromkeys(round(heads * share) for share in HEADS)),
             "intermediate_size": tuple(dict.fromkeys(round(width * share / _STEP) * _STEP for share in WIDTHS)),
-            "intermediate_act": ACTIVATIONS,
+            "intermediate_act": tuple(dict.fromkeys((own, "relu"))),
             "q_rank": ranks,
         }
         for groups, rank in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
-            choices[groups] = GROUPS
+            choices[groups] = tuple(g for g in GROUPS if C % g == 0 and width % g == 0)
             if rank not in QKV_RANKS:
                 choices[rank] = ranks
         return cls(config.num_hidden_layers, C, C // heads, choices)

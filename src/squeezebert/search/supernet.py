@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 
 from squeezebert.model import SqueezeBertModel
@@ -217,10 +218,9 @@ class SuperLayer(nn.Module):
 
     def _feed_forward(self, x_BTC: Tensor, gates: Gates) -> Tensor:
         wide = self._linear("intermediate", x_BTC, gates)
-        acts: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
         probabilities = gates["intermediate_act"]
         mixed = [
-            probability * acts[name](wide)
+            probability * ACT2FN[name](wide)
             for probability, name in zip(probabilities, self.choices["intermediate_act"], strict=True)
             if probability.item()
         ]

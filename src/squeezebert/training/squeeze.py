@@ -176,9 +176,14 @@ def calibration_texts(
     return batches
 
 
-def calibration_batches(corpus: Corpus, tokens: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Draw sequences of about `tokens` tokens in all, and return them as batches of ids, masks and types, (B, T)."""
-    rows = list(range(len(corpus)))
+def calibration_batches(
+    corpus: Corpus, tokens: int, seed: int, of: Sequence[int] | np.ndarray | None = None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Draw sequences of about `tokens` tokens in all, and return them as batches of ids, masks and types, (B, T).
+
+    `of` are the sequences to draw from, by default all.
+    """
+    rows = [int(row) for row in (range(len(corpus)) if of is None else of)]
     random.Random(seed).shuffle(rows)
     lengths = corpus.lengths
     count = int(np.searchsorted(np.cumsum(lengths[rows]), tokens)) + 1
