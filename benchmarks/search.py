@@ -3,11 +3,12 @@
 python benchmarks/search.py shapes --searched evolution=DIR gumbel=DIR --work DIR [--budget 0.45x]
 python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RTE] [--names a,b] [--seeds 1,2,3]
 
-`shapes` brings every control to the time of the first searched network of one budget, by the search's own latency table
-and then by measuring; what is not within 3 % of it in the end is left out of `tasks`: uniform groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left out, low
-rank with ranks that fit, and random networks. All are timed in one run, several times over, which also says what the
-noise is. `tasks` squeezes each task's teacher to each shape and distils it, all alike; its teachers are those of
-`squeeze.py`. Cells are kept in the work folder, so that a run that was cut off goes on where it was.
+`shapes` brings every control to the time of the first searched network of one budget, by the search's own latency
+table and then by measuring; what is not within 3 % of it in the end is left out of `tasks`: uniform groups = 4 and
+groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and random
+networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
+task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Cells are kept in the
+work folder, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
