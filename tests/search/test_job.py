@@ -14,7 +14,7 @@ from test_latency import measured
 from dense_models import bert, text_file
 from squeezebert.cli import main
 from squeezebert.model import SqueezeBertModel
-from squeezebert.search import job, latency
+from squeezebert.search import finding, job, latency
 from squeezebert.search.latency import ENGINES
 from squeezebert.search.space import Shape, Space
 
@@ -55,7 +55,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(latency, "measure_ratios", ratios)
     monkeypatch.setattr(job, "measure_ratios", ratios)
-    monkeypatch.setattr(job, "time_network", timed)
+    monkeypatch.setattr(finding, "measure_ratios", ratios)
+    monkeypatch.setattr(finding, "time_network", timed)
 
 
 def run(*arguments: object) -> int:
@@ -93,13 +94,26 @@ class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
 
 
+def dies(*given: Any, **options: Any) -> Any:
+    raise Killed
+
+
+def cut_before_finding(arguments: tuple[object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that is killed when its supernet is trained."""
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "find_network", dies)
+        with pytest.raises(Killed):
+            run(*arguments)
+
+
 @pytest.mark.parametrize("stage", ["train", "_search", "_heal", "write_report"])
 def test_a_killed_search_ends_as_an_undisturbed_one(
     stage: str, base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST)
     assert run(*arguments, "--output", tmp_path / "whole") == 0
-    real = getattr(job, stage)
+    where = job if hasattr(job, stage) else finding
+    real = getattr(where, stage)
 
     def dies(*given: Any, **options: Any) -> Any:
         if stage == "train":
@@ -107,7 +121,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, stage, dies)
+        patch.setattr(where, stage, dies)
         with pytest.raises(Killed):
             run(*arguments, "--output", tmp_path / "cut")
     assert run(*arguments, "--output", tmp_path / "cut") == 0
@@ -121,7 +135,7 @@ def test_what_was_timed_and_chosen_stays_after_a_kill_however_times_move(
 ) -> None:
     """Another round of timing after a kill finds other times, and must not be asked."""
     arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
-    real = job.measure_ratios
+    real = finding.measure_ratios
 
     def moved(by: float) -> Any:
         def ratios(*given: Any, **options: Any) -> Any:
@@ -130,17 +144,14 @@ def test_what_was_timed_and_chosen_stays_after_a_kill_however_times_move(
 
         return ratios
 
-    def dies(*given: Any, **options: Any) -> Any:
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr(job, "measure_ratios", moved(1.1))
-        patch.setattr(job, stage, dies)
+        patch.setattr(finding, "measure_ratios", moved(1.1))
+        patch.setattr(finding, stage, dies)
         with pytest.raises(Killed):
             run(*arguments)
     state = json.loads((tmp_path / "out" / "finding-0.5x.json").read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(job, "measure_ratios", moved(0.8))
+        patch.setattr(finding, "measure_ratios", moved(0.8))
         assert run(*arguments) == 0
     found = json.loads((tmp_path / "out" / "search.json").read_text())["found"]["0.5x"]
     assert found["rounds"] == state["rounds"]
@@ -154,7 +165,7 @@ def test_networks_that_take_longer_than_predicted_are_not_taken(
     base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table knows nothing of what the networks that are found take more; timing them does."""
-    real, timer = job.measure_ratios, job.time_network
+    real, timer = finding.measure_ratios, finding.time_network
 
     def slower(shapes: dict[str, Shape], *rest: Any, **options: Any) -> Any:
         return {name: {**row, "ratio": 1.2 * row["ratio"]} for name, row in real(shapes, *rest, **options).items()}
@@ -163,8 +174,8 @@ def test_networks_that_take_longer_than_predicted_are_not_taken(
         found = timer(*given)
         return {**found, "ratio": 1.2 * found["ratio"]}
 
-    monkeypatch.setattr(job, "measure_ratios", slower)
-    monkeypatch.setattr(job, "time_network", timed)
+    monkeypatch.setattr(finding, "measure_ratios", slower)
+    monkeypatch.setattr(finding, "time_network", timed)
     assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "out") == 0
     found = json.loads((tmp_path / "out" / "search.json").read_text())["found"]["0.8x"]
     assert len(found["rounds"]) > 1
@@ -172,7 +183,7 @@ def test_networks_that_take_longer_than_predicted_are_not_taken(
     assert 0.9 * 0.8 <= taken <= 0.8
     # One that lands elsewhere in the end is told
     capsys.readouterr()
-    monkeypatch.setattr(job, "time_network", lambda *given: {"ms": 9.6, "anchor_ms": 10.0, "ratio": 0.96})
+    monkeypatch.setattr(finding, "time_network", lambda *given: {"ms": 9.6, "anchor_ms": 10.0, "ratio": 0.96})
     assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "late") == 0
     assert "warning: that is 20% over the budget" in capsys.readouterr().err
 
@@ -182,14 +193,7 @@ def test_another_checkpoint_or_text_is_another_search(
 ) -> None:
     mine, words = shutil.copytree(base, tmp_path / "mine"), shutil.copy(text, tmp_path / "text.txt")
     arguments = (mine, "--text", words, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
-
-    def dies(*given: Any, **options: Any) -> Any:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "_find", dies)
-        with pytest.raises(Killed):
-            run(*arguments)
+    cut_before_finding(arguments, monkeypatch)
     Path(words).write_text(Path(words).read_text() + "\nanother line of text that was not there.\n")
     assert run(*arguments) == 1
     assert "holds a search with another --text" in capsys.readouterr().err
@@ -223,14 +227,7 @@ def test_damaged_files_are_named(
     base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (base, "--text", text, "--budget-ratio", 0.5, *FAST, "--output", tmp_path / "out")
-
-    def dies(*given: Any, **options: Any) -> Any:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "_find", dies)
-        with pytest.raises(Killed):
-            run(*arguments)
+    cut_before_finding(arguments, monkeypatch)
     saved = tmp_path / "out" / "supernet" / "supernet.pt"
     whole = saved.read_bytes()
     saved.write_bytes(whole[: len(whole) // 2])

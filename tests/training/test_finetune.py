@@ -17,7 +17,8 @@ from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.checkpoint import RECORD
-from squeezebert.training.finetune import PROGRESS_FOLDER, finetune, load_base, output_layer
+from squeezebert.training.classifiers import load_base, output_layer
+from squeezebert.training.finetune import PROGRESS_FOLDER, finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.shapes import paper_shape
 from squeezebert.training.squeeze import squeeze

@@ -14,9 +14,11 @@ from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.training.adversarial import Perturbation
-from squeezebert.training.finetune import _set_dropout, finetune, fits_ours, load_base, longest, output_layer
+from squeezebert.training.classifiers import load_base, longest, output_layer, set_dropout
+from squeezebert.training.finetune import finetune
 from squeezebert.training.options import FinetuneOptions
 from squeezebert.training.rescore import predict_logits
+from squeezebert.training.teacher import fits_ours
 
 KINDS = {
     "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
@@ -107,8 +109,9 @@ def test_positions_and_heads_are_found(checkpoint, topic_table):
 def test_dropout_is_what_was_asked_for(dropout, checkpoint, topic_table):
     data = load_labelled(topic_table, DataOptions())
     model, _ = load_base(checkpoint, data, any_architecture=True, dropout=dropout)
-    _set_dropout(model.train(), dropout)
-    assert model.config.dropout if checkpoint.name == "DistilBert" and dropout else True
+    set_dropout(model.train(), dropout)
+    if checkpoint.name == "DistilBert":
+        assert model.config.dropout == dropout
     ids = torch.tensor([[*range(5, 25), 3]])
     with torch.no_grad():
         one, other = (model(ids).logits for _ in range(2))

@@ -26,7 +26,7 @@ from squeezebert.data.glue import GLUE, glue_metrics, load_glue
 from squeezebert.data.glue.submission import FILES, read_submission, write_submission
 from squeezebert.data.labels import natural_order
 from squeezebert.files.errors import FolderError, OptionError, TableError, WorkerError
-from squeezebert.training.finetune import label_order, load_task_teacher, load_tokenizer
+from squeezebert.training.classifiers import label_order, load_task_teacher, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.workflows.glue.identity import checkpoint_digest
 from squeezebert.workflows.glue.job import spellings

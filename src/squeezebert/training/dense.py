@@ -17,7 +17,7 @@ import squeezebert.model as models
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.model import bert
 from squeezebert.model.configuration import model_kind
-from squeezebert.training.finetune import check_tokens, load_tokenizer
+from squeezebert.training.classifiers import check_tokens, load_tokenizer
 from squeezebert.training.runs import first_line
 from squeezebert.training.shapes import describe_shape
 from squeezebert.training.squeeze import is_dense, shape_of

@@ -34,7 +34,7 @@ from squeezebert.runtime.checking import FEWEST_UNITS, checked_spans, decide_tag
 from squeezebert.runtime.dictionary import DICTIONARY, Dictionary
 from squeezebert.training.checkpoint import EVALUATION, FORMAT
 from squeezebert.training.checkpoint import RECORD as DESCRIPTION
-from squeezebert.training.finetune import longest
+from squeezebert.training.classifiers import longest
 from squeezebert.training.options import MarkerOptions
 from squeezebert.training.pretraining import MicroBatches
 from squeezebert.training.runs import (

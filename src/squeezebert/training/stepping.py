@@ -174,8 +174,7 @@ class StepTrainer(Trainer, ABC):
             try:
                 super()._save_checkpoint(model, trial)
             except (OSError, SafetensorError, RuntimeError) as error:  # torch's own writer raises the last
-                saving = not isinstance(error, RuntimeError) or "inline_container" in str(error)
-                if not saving:
+                if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                     raise
                 raise FolderError(
                     f"{self.args.output_dir}: the save at step {self.state.global_step} could not be written "

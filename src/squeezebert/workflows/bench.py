@@ -25,7 +25,7 @@ from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.files.manifest import MANIFEST, check_file, read_manifest
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.runtime.session import integer_products_saturate
-from squeezebert.training.finetune import longest
+from squeezebert.training.classifiers import longest
 from squeezebert.training.runs import first_line
 from squeezebert.training.teacher import fits_ours
 from squeezebert.workflows.options import BenchOptions

@@ -29,7 +29,8 @@ from squeezebert.files.machine import describe_machine, package_versions, peak_m
 from squeezebert.files.stopwatch import Timing
 from squeezebert.model import SqueezeBertForSequenceClassification
 from squeezebert.runtime.predictor import load
-from squeezebert.training.finetune import finetune, load_tokenizer
+from squeezebert.training.classifiers import load_tokenizer
+from squeezebert.training.finetune import finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.shapes import best_shape
 from squeezebert.training.squeeze import calibration_texts, squeeze

@@ -13,7 +13,7 @@ from squeezebert.data.corpus import read_texts
 from squeezebert.data.corruption import CorruptionOptions
 from squeezebert.files.errors import FolderError
 from squeezebert.files.lock import only_run
-from squeezebert.training.finetune import check_tokens, load_tokenizer
+from squeezebert.training.classifiers import check_tokens, load_tokenizer
 from squeezebert.training.marking import choose_sentences, load_marker, train_marker
 from squeezebert.training.options import MarkerOptions
 from squeezebert.workflows.options import MarkerPlaces

@@ -21,7 +21,7 @@ from squeezebert.data.pretraining.rows import PretrainingCorpus
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from squeezebert.training.finetune import load_tokenizer
+from squeezebert.training.classifiers import load_tokenizer
 from squeezebert.training.options import PretrainOptions
 from squeezebert.training.pretraining import pretrain
 from squeezebert.training.runs import first_line

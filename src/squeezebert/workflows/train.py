@@ -15,7 +15,8 @@ from squeezebert.data.options import DataOptions
 from squeezebert.files.errors import FolderError, OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.model import SqueezeBertConfig
-from squeezebert.training.finetune import FinetuneResult, finetune, load_task_teacher, load_tokenizer
+from squeezebert.training.classifiers import load_task_teacher, load_tokenizer
+from squeezebert.training.finetune import FinetuneResult, finetune
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import first_line
 from squeezebert.workflows.options import DistilPlaces, TrainPlaces

@@ -162,8 +162,8 @@ def _cut(shard: Shard, room: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.n
     """Yield rows of a shard, one of every document at a time: start, length, first sentence, sentences.
 
     Every other document is cut from its end. The last sentence of a row is one that had room, and the first of the
-    next one that had not: long ones come first. With all documents cut from their beginning, which of two segments is
-    longer would tell their order three times in five.
+    next one that had not: long ones come first. With all documents cut from their beginning, the longer of two
+    segments would more often be the first.
     """
     # Sentence ends counted from the shard's first token rise over all documents
     counts = np.diff(shard.firsts)

@@ -24,7 +24,8 @@ from squeezebert.files.errors import DivergedError, FolderError, OptionError
 from squeezebert.files.lock import only_run
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.training.checkpoint import RECORD
-from squeezebert.training.finetune import finetune, label_order, load_base, load_task_teacher, load_tokenizer, longest
+from squeezebert.training.classifiers import label_order, load_base, load_task_teacher, load_tokenizer, longest
+from squeezebert.training.finetune import finetune
 from squeezebert.training.options import DistilOptions
 from squeezebert.training.rescore import predict_logits
 from squeezebert.training.taught import TaughtTexts

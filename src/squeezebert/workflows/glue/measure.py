@@ -20,7 +20,7 @@ from squeezebert.benchmark.operations import count_operations
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertForSequenceClassification
-from squeezebert.training.finetune import longest
+from squeezebert.training.classifiers import longest
 from squeezebert.training.teacher import fits_ours
 from squeezebert.workflows.glue.identity import MODEL
 from squeezebert.workflows.glue.options import GlueMeasureOptions

@@ -27,7 +27,7 @@ from squeezebert.data.glue import GLUE
 from squeezebert.files.errors import FolderError, OptionError, WorkerError
 from squeezebert.files.lock import only_run
 from squeezebert.files.parent import end_with
-from squeezebert.training.finetune import check_tokens, load_base, load_tokenizer
+from squeezebert.training.classifiers import check_tokens, load_base, load_tokenizer
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.runs import first_line
 from squeezebert.training.trainer import duration
