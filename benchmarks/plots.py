@@ -1,6 +1,6 @@
 """Draw the pictures of docs/ from the recorded results.
 
-python benchmarks/plots.py     writes docs/images/squeeze_tradeoff.svg, squeeze_hours.svg and bench.svg
+python benchmarks/plots.py     writes docs/images/squeeze_tradeoff.svg, squeeze_hours.svg, pretrain_runs.svg, bench.svg
 """
 
 from __future__ import annotations
@@ -114,6 +114,32 @@ def draw_hours(retention: dict[str, Any]) -> Any:
     return figure
 
 
+def draw_pretraining(record: dict[str, Any]) -> Any:
+    """Held-out losses and order accuracy of the arms, by hours and by tokens."""
+    seconds, known = record["plan"]["seconds"], record["baselines"]
+    figure, grid = pyplot.subplots(2, 2, figsize=(9.6, 6.4), layout="constrained", sharex="col", sharey="row")
+    for column in (0, 1):
+        loss, order = grid[:, column]
+        for run in record["runs"]:
+            arm, rows = run["arm"], run["rows"]
+            one = seconds["-".join(arm.split("-")[:2])]
+            xs = [row["step"] * one / 3600 if column == 0 else row["tokens"] / 1e6 for row in rows]
+            loss.plot(xs, [row["held_out_mlm_loss"] for row in rows], label=arm)
+            order.plot(xs, [100 * row["held_out_sop_accuracy"] for row in rows], label=arm)
+        loss.axhline(known["unigram"], color="C7", linestyle="--", label="frequencies of the tokens")
+        order.axhline(100 * known["longer_first"], color="C7", linestyle="--", label="lengths of the segments")
+        loss.set_ylim(top=1.03 * known["unigram"])
+        loss.grid(alpha=0.25)
+        order.grid(alpha=0.25)
+    grid[0, 0].set_ylabel("held-out MLM loss")
+    grid[1, 0].set_ylabel("held-out SOP accuracy, %")
+    grid[1, 0].set_xlabel("hours of one core")
+    grid[1, 1].set_xlabel("million tokens")
+    grid[0, 1].legend(frameon=False, fontsize=8)
+    grid[1, 1].legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
 def read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return found
@@ -126,6 +152,8 @@ def main() -> None:
             "squeeze_tradeoff": draw_tradeoff(read("squeeze_ablation"), read("squeeze_latency")),
             "squeeze_hours": draw_hours(read("squeeze_retention")),
         }
+        if (RESULTS / "pretrain_runs.json").exists():
+            figures["pretrain_runs"] = draw_pretraining(read("pretrain_runs"))
         for name, figure in figures.items():
             figure.savefig(IMAGES / f"{name}.svg", format="svg", metadata={"Date": None})
             pyplot.close(figure)

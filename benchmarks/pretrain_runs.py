@@ -5,7 +5,7 @@ python benchmarks/pretrain_runs.py plan     --work DIR --hours 5
 python benchmarks/pretrain_runs.py rates    --work DIR [--arms groups-4,groups-1]
 python benchmarks/pretrain_runs.py arm      --work DIR --arm groups-4
 python benchmarks/pretrain_runs.py finetune --data DIR --work DIR [--arms groups-4,scratch-4]
-python benchmarks/pretrain_runs.py record   --work DIR
+python benchmarks/pretrain_runs.py record   --data DIR --work DIR
 
 --data is a folder with corpus/{wikipedia,books} and glue/. Models are 6 layers of 256 channels, with a vocabulary of
 8192 trained on the text; AdamW, batches of 64 rows of 128 tokens, one thread. `plan` measures the steps of both
@@ -22,27 +22,38 @@ import argparse
 import json
 import math
 import shlex
+import statistics
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from glue_samples import link_samples
 from transformers.utils import logging
 
+from squeezebert.cli import main as squeezebert
 from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.batches import IGNORED
-from squeezebert.data.pretraining.building import TOKENIZER, build_corpus
+from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
+from squeezebert.data.reading import encode_targets
+from squeezebert.data.statistics import (
+    Interval,
+    correlation_interval,
+    mean_interval,
+    paired_correlation_interval,
+    paired_interval,
+)
 from squeezebert.files.machine import describe_machine, package_versions
-from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
-from squeezebert.training.finetune import finetune
-from squeezebert.training.options import FinetuneOptions, PretrainOptions
+from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from squeezebert.training.options import PretrainOptions
 from squeezebert.training.pretraining import LOG, RECORD, MicroBatches, batches_of, optimizer_of, pretrain
-from squeezebert.training.runs import dropout_of
+from squeezebert.training.runs import dropout_of, save_model
+from squeezebert.workflows.glue.results import read_predictions, summarise
 
 RESULTS = Path(__file__).parent / "results"
 SIZES: dict[str, Any] = {
@@ -67,7 +78,8 @@ OPTIONS: dict[str, Any] = {
 }
 RATES = (5e-4, 1e-3, 2e-3)  # of pretraining
 SHARE = 0.05  # of an arm's steps, to choose its rate by
-TASKS = {"SST-2": 2, "CoLA": 10}  # epochs
+TASKS = ("SST-2", "CoLA")
+RECIPE = Path(__file__).parents[1] / "recipes" / "glue-small.yaml"
 TASK_RATES = (1e-4, 2e-4, 5e-4)
 SCRATCH = "scratch-"
 
@@ -169,68 +181,83 @@ def train_arm(work: Path, arm: str) -> None:
     train(work, arm, work / arm, rate, plan["steps"][arm])
 
 
-def cell(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A result, made now or by an earlier run."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(make()))
-        part.replace(path)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[int]) -> None:
+def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[str], workers: int) -> None:
     """SST-2 and CoLA from each arm's checkpoint, or for `scratch-N` from random weights of the same sizes."""
     corpus = corpus_of(work)
     for arm in arms:
-        if not arm.startswith(SCRATCH) and not (work / arm / RECORD).exists():
+        if arm.startswith(SCRATCH) and not (work / arm / "config.json").exists():
+            transformers.set_seed(42)
+            save_model(work / arm, SqueezeBertForPreTraining(configuration(arm)), corpus.tokenizer())
+        elif not arm.startswith(SCRATCH) and not (work / arm / RECORD).exists():
             raise SystemExit(f"--arms {arm}: {work / arm} holds no finished arm")
-    for task, epochs in TASKS.items():
-        labelled = load_glue(task, data / "glue", dev=False).labelled
-        for arm in arms:
+    command: list[object] = ["glue", "run", "--output", work / "glue", "--tasks", *TASKS]
+    command += ["--data-dir", link_samples(data / "glue", work / "tables"), "--recipe", RECIPE]
+    command += ["--model", *(f"{arm}={work / arm}" for arm in arms), "--learning-rates", *TASK_RATES]
+    command += ["--seeds", *seeds, "--workers", workers, "--precision", "bf16"]
+    told = [str(part) for part in command]
+    say(shlex.join(["squeezebert", *told]))
+    code = squeezebert(told)
+    if code:
+        raise SystemExit(code)
 
-            def score(
-                rate: float,
-                seed: int,
-                task: str = task,
-                epochs: int = epochs,
-                arm: str = arm,
-                labelled: Any = labelled,
-            ) -> dict[str, Any]:
-                def run() -> dict[str, Any]:
-                    transformers.set_seed(seed)
-                    told = {"num_labels": len(labelled.labels), "id2label": dict(enumerate(labelled.labels))}
-                    if arm.startswith(SCRATCH):
-                        config = configuration(arm)
-                        config.num_labels, config.id2label = told["num_labels"], told["id2label"]
-                        model = SqueezeBertForSequenceClassification(config)
-                    else:
-                        model = SqueezeBertForSequenceClassification.from_pretrained(work / arm, **told)
-                    metric = GLUE[task].watched
-                    options = FinetuneOptions(
-                        learning_rate=rate,
-                        epochs=epochs,
-                        batch_size=32,
-                        metric=metric,
-                        patience=0,
-                        save_every=10**6,
-                        precision="bf16",
-                        seed=seed,
-                    )
-                    more = {"model": model, "overwrite": True}
-                    place = work / "finetuning" / arm  # arms may run at the same time
-                    found = finetune(labelled, corpus.folder / TOKENIZER, place, options, **more)
-                    return {"task": task, "arm": arm, "rate": rate, "seed": seed, "score": 100 * found.metrics[metric]}
 
-                made = cell(work / "scores" / f"{task}-{arm}-{rate:g}-{seed}.json", run)
-                say(str(made))
-                return made
+def as_dict(interval: Interval) -> dict[str, float]:
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
-            tried = [score(rate, seeds[0]) for rate in TASK_RATES]
-            best = max(tried, key=lambda one: one["score"])["rate"]
-            for seed in seeds[1:]:
-                score(best, seed)
+
+def scores_of(work: Path, data: Path) -> list[dict[str, Any]]:
+    """Scores of every arm and task, by seed and by rate.
+
+    The intervals are of the rows: of the seed with the median score, and of its difference to that of random weights.
+    """
+    if not (work / "glue").is_dir():
+        return []
+    told, answers = [], {}
+    for result in summarise(work / "glue"):
+        rows = load_glue(result.task, link_samples(data / "glue", work / "tables"), test=False)
+        examples = rows.dev[GLUE[result.task].dev[0].name]
+        targets = encode_targets(examples, rows.labelled.task, rows.labelled.labels)
+        median = statistics.median_low(result.scores)
+        tried = [one for one in result.grid if one["score"] is not None]
+        chosen = [one for one in tried if one["learning_rate"] == result.chosen["learning_rate"]]
+        middle = next(one for one in chosen if one["score"] == median)
+        there = work / "glue" / result.model / result.recipe / result.task
+        answered = read_predictions(there / f"rate-{middle['learning_rate']:g}_seed-{middle['seed']}")
+        said = answered[GLUE[result.task].dev[0].name].argmax(-1)
+        answers[result.task, result.model] = targets, said
+        first = min(one["seed"] for one in tried)
+        about = {
+            "task": result.task,
+            "arm": result.model,
+            "rate": result.chosen["learning_rate"],
+            "scores": {str(one["seed"]): one["score"] for one in chosen},
+            "grid": {f"{one['learning_rate']:g}": one["score"] for one in tried if one["seed"] == first},
+        }
+        told.append(about)
+    for about in told:
+        task, arm = about["task"], about["arm"]
+        targets, said = answers[task, arm]
+        about["rows"] = as_dict(interval_of(task, targets, said))
+        against = answers.get((task, f"{SCRATCH}{groups_of(arm)}"))
+        if against is not None and not arm.startswith(SCRATCH):
+            about["above_scratch"] = as_dict(interval_of(task, targets, said, against[1]))
+    return told
+
+
+def interval_of(task: str, targets: np.ndarray, said: np.ndarray, other: np.ndarray | None = None) -> Interval:
+    """95 % of a task's score, or of how far it lies above that of other answers to the same rows."""
+    if task != "CoLA":
+        right = targets == said
+        return mean_interval(right) if other is None else paired_interval(right, targets == other)
+    # Matthews' correlation is Pearson's of the labels, and 0 where one label is given to all rows
+    if np.ptp(said) == 0:
+        if other is None or np.ptp(other) == 0:
+            return Interval(0.0, 0.0, 0.0, len(said))
+        turned = interval_of(task, targets, other)
+        return Interval(-turned.estimate, -turned.high, -turned.low, turned.rows)
+    if other is None or np.ptp(other) == 0:
+        return correlation_interval(targets, said)
+    return paired_correlation_interval(targets, said, other)
 
 
 def baselines(corpus: PretrainingCorpus) -> dict[str, float]:
@@ -267,7 +294,7 @@ def baselines(corpus: PretrainingCorpus) -> dict[str, float]:
     }
 
 
-def record(work: Path) -> None:
+def record(work: Path, data: Path) -> None:
     corpus, plan = corpus_of(work), plan_of(work)
     runs = []
     for arm in plan["steps"]:
@@ -283,13 +310,14 @@ def record(work: Path) -> None:
         "machine": describe_machine(),
         "versions": package_versions(),
         "sizes": SIZES,
+        "options": asdict(PretrainOptions(**OPTIONS)),
         "corpus": {name: corpus.manifest[name] for name in kept},
         "baselines": baselines(corpus),
         "chance": {"mlm_loss": math.log(SIZES["vocab_size"]), "sop_accuracy": 0.5},
         "plan": plan,
         "rates": rates_of(work),
         "runs": runs,
-        "scores": [json.loads(path.read_text()) for path in sorted((work / "scores").glob("*.json"))],
+        "scores": scores_of(work, data),
     }
     (RESULTS / "pretrain_runs.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
@@ -304,8 +332,9 @@ def main() -> None:
     parser.add_argument("--arms", default="")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="finetuning runs at a time")
     options = parser.parse_args()
-    if options.part in ("corpus", "finetune") and options.data is None:
+    if options.part in ("corpus", "finetune", "record") and options.data is None:
         parser.error(f"{options.part} needs --data")
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
@@ -322,9 +351,9 @@ def main() -> None:
         train_arm(work, options.arm)
     elif options.part == "finetune":
         arms = (options.arms or "groups-4,groups-1,groups-4-tokens,scratch-4,scratch-1").split(",")
-        finetune_arms(options.data, work, arms, [int(seed) for seed in options.seeds.split(",")])
+        finetune_arms(options.data, work, arms, options.seeds.split(","), options.workers)
     else:
-        record(work)
+        record(work, options.data)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from squeezebert.benchmark.bench_report import markdown
+from squeezebert.data.statistics import wilson_interval
 from squeezebert.workflows.glue.report import as_markdown, scores_table
 from squeezebert.workflows.glue.report import sizes_table as glue_sizes_table
 from squeezebert.workflows.glue.results import MEASURED, summarise
@@ -207,6 +208,79 @@ def pretrain_scale_table(record: dict[str, Any]) -> str:
         f"paper's run ({record['papers_run']}) comes to {record['papers_share_of_peak']:.1%} of the peak."
     )
     return "\n".join([*lines, "", told])
+
+
+def pretrain_runs_table(record: dict[str, Any]) -> str:
+    """What each arm came to on held-out documents, beside what reads no context."""
+    lines = [
+        "| arm | million parameters | steps | hours | million tokens | MLM loss | MLM accuracy | SOP accuracy |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for run in record["runs"]:
+        row = run["rows"][-1]
+        hours = row["step"] * record["plan"]["seconds"][_model_of(run["arm"])] / 3600
+        asked = row["held_out_sop_asked"]
+        order = wilson_interval(round(row["held_out_sop_accuracy"] * asked), asked)
+        cells = [run["arm"] + ("" if run["finished"] else " (not finished)")]
+        cells += [f"{run['parameters'] / 1e6:.1f}" if run["parameters"] else "", f"{row['step']:,}", f"{hours:.1f}"]
+        cells += [f"{row['tokens'] / 1e6:.1f}", f"{row['held_out_mlm_loss']:.3f}"]
+        cells += [f"{row['held_out_mlm_accuracy']:.1%}"]
+        cells += [f"{order.estimate:.1%} ({order.low:.1%} to {order.high:.1%})"]
+        lines.append("| " + " | ".join(cells) + " |")
+    known = record["baselines"]
+    lines.append(f"| frequencies of the tokens | | | | | {known['unigram']:.3f} | | |")
+    lines.append(f"| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
+    lines.append(f"| lengths of the segments | | | | | | | {known['longer_first']:.1%} |")
+    options, splits = record["options"], record["corpus"]["splits"]
+    seconds = record["plan"]["seconds"]
+    ratio = seconds["groups-1"] / seconds["groups-4"]
+    told = (
+        f"Hours are steps at what one took when both models were timed in turn: a step of groups 4 is {ratio:.2f} "
+        f"times as fast. {splits['train']['documents']:,} documents of {splits['train']['tokens'] / 1e6:.1f} million "
+        f"tokens to learn from, {splits['held_out']['documents']:,} held out; "
+        f"{options['batch_size']} rows of {options['max_length']} tokens a step, {options['optimizer']}, "
+        f"{options['precision']}, one thread."
+    )
+    return "\n".join([*lines, "", f"{told} {made_on(record)}"])
+
+
+def pretrain_rates_table(record: dict[str, Any]) -> str:
+    """Held-out losses by which each model's learning rate was chosen."""
+    rates = sorted({rate for tried in record["rates"].values() for rate in tried}, key=float)
+    lines = [
+        "| held-out loss after a twentieth of the steps | " + " | ".join(f"{float(r):g}" for r in rates) + " |",
+        "|---|" + "---:|" * len(rates),
+    ]
+    for arm, tried in sorted(record["rates"].items(), reverse=True):
+        cells = (f"{tried[rate]:.3f}" if rate in tried else "" for rate in rates)
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def pretrain_finetuned_table(record: dict[str, Any]) -> str:
+    """What the arms' checkpoints and random weights come to on GLUE's tasks."""
+    lines = [
+        "| task | from | rate | first seed at each rate | mean of seeds | 95 % of the rows | above random weights |",
+        "|---|---|---:|---|---:|---|---|",
+    ]
+
+    def limits(found: dict[str, float]) -> str:
+        return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+    for one in sorted(record["scores"], key=lambda one: one["task"], reverse=True):
+        grid = ", ".join(f"{rate}: {score:.1f}" for rate, score in one["grid"].items())
+        above = one.get("above_scratch")
+        shown = f"{100 * above['estimate']:+.1f} ({limits(above)})" if above else ""
+        cells = [one["task"], one["arm"], f"{one['rate']:g}", grid, spread(list(one["scores"].values()))]
+        lines.append("| " + " | ".join([*cells, limits(one["rows"]), shown]) + " |")
+    told = (
+        "Intervals are of the run with the median score and, paired by row, of that and the one from random weights."
+    )
+    return "\n".join([*lines, "", told])
+
+
+def _model_of(arm: str) -> str:
+    return "-".join(arm.split("-")[:2])
 
 
 def bench_table(record: dict[str, Any]) -> str:
@@ -793,12 +867,17 @@ TABLES = {
     "pretrain_speed": pretrain_speed_table,
     "pretrain_processes": pretrain_processes_table,
     "pretrain_scale": pretrain_scale_table,
+    "pretrain_runs": pretrain_runs_table,
+    "pretrain_rates": pretrain_rates_table,
+    "pretrain_finetuned": pretrain_finetuned_table,
     "bench": bench_table,
     "aims": aims_table,
 }
 # Tables of one file's results with names of their own
 SOURCES = {
     "pretrain_processes": "pretrain_scale",
+    "pretrain_rates": "pretrain_runs",
+    "pretrain_finetuned": "pretrain_runs",
     "glue_grid": "glue",
     "aims": "bench",
     "folders_strangers": "folders",
