@@ -64,19 +64,53 @@ def test_every_part_that_is_left_out_is_answered_by_the_others(encoder, monkeypa
     made.learn(texts, names)
     rows = len(made)
     assert learned[0] == rows
-    assert sum(rows - count for count in learned[1:]) == sum(made.quality.left_out) == rows - 1
-    assert all(rows / 5 - 3 <= rows - count <= rows / 5 + 3 for count in learned[1:])
-    assert made.quality.left_out[made.folders.index("alone")] == 0  # nothing would be left to know it by
-    # One part by hand: its answers are those of a fit that never saw it
-    parts = folders_module._parts(made.places)
+    copies = made._copies()
+    alone = made.folders.index("alone")
+    assert sum(made.quality.left_out) == sum(copies[:-1] == np.arange(rows - 1)) < rows
+    assert made.quality.left_out[alone] == 0  # nothing would be left to know it by
+    # By hand: the answers are those of fits that saw neither the part nor its copies
+    parts = folders_module._parts(made.places, copies)
+    assert len(parts) == len(learned) - 1 == 5
     assert sorted(row for part in parts for row in part) == [row for row in range(rows) if row != rows - 1]
     x = np.concatenate([made.vectors, np.ones((rows, 1), np.float32)], 1)
     right = np.zeros(len(made.folders), int)
     for part in parts:
+        assert rows / 5 - 5 <= len(part) <= rows / 5 + 5
         kept = np.setdiff1d(np.arange(rows), part)
-        places = (x[part] @ fit_logistic(x[kept], made.places[kept], len(made.folders), 1 / 30)).argmax(1)
-        np.add.at(right, made.places[part], places == made.places[part])
+        assert not set(copies[part]) & set(copies[kept])
+        asked = [row for row in part if copies[row] == row]
+        places = (x[asked] @ fit_logistic(x[kept], made.places[kept], len(made.folders), 1 / 30)).argmax(1)
+        np.add.at(right, made.places[asked], places == made.places[asked])
     assert made.quality.right == tuple(right)
+
+
+def test_copies_of_the_examples_change_nothing(encoder):
+    texts, names = examples(90, seed=6)
+    once, twice = Folders(encoder), Folders(encoder)
+    once.learn(texts, names)
+    twice.learn([*texts, *(f"{text.upper()} " for text in texts)], [*names, *names])
+    assert len(twice) == 2 * len(once)
+    assert abs(twice.quality.accuracy - once.quality.accuracy) < 0.05
+    new = examples(100, seed=7)[0]
+    for sorter in (once, twice):  # the nearest example of each is not a copy of it
+        assert np.mean([answer.out_of_scope for answer in sorter.sort(new)]) < 0.2
+
+
+def test_nothing_is_sure_by_luck(encoder):
+    random = np.random.default_rng(8)
+    for count in (10, 20, 60):
+        texts = examples(count, seed=count)[0]
+        made = Folders(encoder)
+        made.learn(texts, [str(random.choice(["one", "other"])) for _ in texts])
+        assert made.quality.threshold > 1, count
+    # 24 right answers of 24 are no 90 % with 95 % certainty, 25 are
+    for count, found in ((24, False), (25, True)):
+        threshold = folders_module._threshold(np.linspace(0.5, 1, count), np.ones(count, bool), 0.9)
+        assert (threshold == 0.5) == found
+    # Equal probabilities are on one side of it: half of these are wrong
+    same = np.r_[np.full(40, 0.9), np.full(40, 0.6)]
+    right = np.r_[np.ones(40, bool), np.arange(40) % 2 == 0]
+    assert folders_module._threshold(same, right, 0.9) == 0.9
 
 
 def test_probabilities_mean_what_they_say(encoder):

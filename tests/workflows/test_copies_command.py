@@ -101,7 +101,8 @@ def test_odd_texts_get_an_answer(encoder, tmp_path, capsys):
 def test_a_threshold_reaches_what_was_asked_for(encoder, labelled, tmp_path, capsys):
     rule = tmp_path / "rule.yaml"
     told = ("--precision", "fp32", "--threads", 1)
-    assert run("pairs", "choose", encoder.folder, labelled, "--output", rule, "--least-precision", 0.8, *told) == 0
+    wanted = ("--least-precision", 0.8, "--certainty", 0.5)
+    assert run("pairs", "choose", encoder.folder, labelled, "--output", rule, *wanted, *told) == 0
     said = capsys.readouterr().err
     found = yaml.safe_load(rule.read_text())
     assert found["measure"] == "cosine"
@@ -115,9 +116,9 @@ def test_a_threshold_reaches_what_was_asked_for(encoder, labelled, tmp_path, cap
     right = sum(a and b for a, b in zip(held, truth, strict=True))
     assert right / sum(held) == pytest.approx(found["chosen"]["reached"]["precision"][0], abs=1e-4)
     assert right / sum(truth) == pytest.approx(found["chosen"]["reached"]["recall"][0], abs=1e-4)
-    # A little lower, and the precision is not reached
+    # One copy more, and the precision is not reached
     cosines = np.array([line["cosine"] for line in lines])
-    lower = np.sort(cosines[cosines < found["threshold"]])[-1:]
+    lower = np.sort(cosines[(cosines < found["threshold"]) & np.array(truth)])[-1:]
     assert np.array(truth)[cosines >= lower].mean() < 0.8
     assert run("copies", encoder.folder, labelled, "--text", "question1", "--rule", rule, *told) == 0
     assert f"cosine {found['threshold']:.3f} or more" in capsys.readouterr().err
@@ -157,7 +158,9 @@ def test_a_classifiers_threshold_is_chosen_too(classifier, tmp_path, capsys):
     rows = [f"{a}\t{b}\t{name}\n" for (a, b), name in zip(pairs, names, strict=True)]
     (tmp_path / "pairs.tsv").write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
     told = ("pairs", "choose", classifier, tmp_path / "pairs.tsv", "--output", tmp_path / "rule.yaml")
-    assert run(*told, "--least-precision", 1) == 0
+    assert run(*told, "--least-precision", 1) == 1
+    assert "with 95% certainty (nothing can)" in capsys.readouterr().err
+    assert run(*told, "--least-precision", 1, "--certainty", 0.5) == 0
     rule = read_rule(tmp_path / "rule.yaml")
     assert (rule.measure, rule.positive) == ("probability", "1")
     assert scores[names == "other"].max() < rule.threshold < scores[names == "paraphrase"].min()

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from squeezebert.runtime.predictor import load
-from squeezebert.workflows.moderate import choose_rule
 from tiny_checkpoints import texts
 from typed import refused, run
 
@@ -33,7 +32,7 @@ def rows(single, tmp_path_factory):
 def test_thresholds_reach_what_was_asked_for(single, rows, tmp_path, capsys):
     policy = tmp_path / "p.yaml"
     told = ("policy", single.output, rows, "--output", policy, "--labels", "busy", "--threads", 1)
-    assert run(*told, "--block-precision", 0.9, "--review-recall", 0.9) == 0
+    assert run(*told, "--block-precision", 0.9, "--review-recall", 0.9, "--certainty", 0.5) == 0
     said = capsys.readouterr().err
     found = yaml.safe_load(policy.read_text())
     rule, reached = found["labels"]["busy"], found["chosen"]["reached"]["busy"]
@@ -54,26 +53,16 @@ def test_thresholds_reach_what_was_asked_for(single, rows, tmp_path, capsys):
     assert (lines[0]["line"], lines[299]["line"]) == (2, 301)
 
 
-def test_a_rule_is_the_best_that_reaches_both(single):
-    random = np.random.default_rng(1)
-    present = random.random(2000) < 0.2
-    scores = np.clip(0.5 * present + random.normal(0.3, 0.15, 2000), 0, 1)
-    rule, reached = choose_rule(scores, present, 0.9, 0.97)
-
-    def precision(threshold):
-        return present[scores >= threshold].mean()
-
-    assert precision(rule.block) >= 0.9
-    lower = np.sort(scores[scores < rule.block])[-40:]
-    assert all(precision(threshold) < 0.9 for threshold in lower)
-    assert (scores[present] >= rule.review).mean() >= 0.97
-    higher = np.sort(scores[present & (scores > rule.review)])[1]
-    assert (scores[present] >= higher).mean() < 0.97
-    assert reached["block"]["precision"][0] == pytest.approx(precision(rule.block), abs=1e-4)
-    hopeless, _ = choose_rule(random.random(500), random.random(500) < 0.1, 0.999, 0.9)
-    assert hopeless.block is None or hopeless.block > 0.99
-    perfect, _ = choose_rule(present * 0.8, present, 0.95, 0.95)
-    assert (perfect.review, perfect.block) == (0.4, 0.4)
+def test_a_policy_for_longer_posts_is_stricter(single, rows, tmp_path, capsys):
+    told = ("policy", single.output, rows, "--labels", "calm", "--threads", 1, "--certainty", 0.5)
+    found = []
+    for name, more in (("once", []), ("ten", ["--rows-a-post", 10])):
+        assert run(*told, "--output", tmp_path / name, "--block-precision", 0.5, *more) == 0
+        found.append(yaml.safe_load((tmp_path / name).read_text()))
+    once, ten = (one["labels"]["calm"] for one in found)
+    assert ten["review"] > once["review"]
+    assert found[1]["chosen"]["wanted"]["rows_a_post"] == 10
+    assert "of such as are 10 times as long" in capsys.readouterr().err
 
 
 def test_a_precision_that_cannot_be_reached_is_said(single, tmp_path, capsys):
@@ -81,7 +70,10 @@ def test_a_precision_that_cannot_be_reached_is_said(single, tmp_path, capsys):
     posts.write_text("text,label\nthe boat,busy\nthe boat,calm\nthe boat,calm\n")
     told = ("policy", single.output, posts, "--output", tmp_path / "p.yaml", "--labels", "busy")
     assert run(*told) == 0
-    assert "no threshold reaches a precision of 0.95 on these rows: nothing is blocked" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no threshold reaches a precision of 0.95 with 95% certainty on these rows: nothing is blocked" in said
+    assert "It takes 52 rows that are blocked without an error" in said
+    assert "warning: 1 rows with the label are too few" in said
     assert set(yaml.safe_load((tmp_path / "p.yaml").read_text())["labels"]["busy"]) == {"review"}
 
 

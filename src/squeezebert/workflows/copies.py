@@ -125,7 +125,7 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
     `TableError` for the rows, and `OptionError` where the output cannot be written or is there, the label of copies is
     not to be found, or no threshold reaches the precision.
     """
-    from squeezebert.data.thresholds import describe, precise_threshold, reached
+    from squeezebert.data.thresholds import describe, fewest, precise_threshold, reached
 
     check_place(options.output, overwrite=options.overwrite, others=(options.data,))
     model = load(options.folder, options.threads, options.precision)
@@ -149,15 +149,18 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
             parts.append(scorer.scores([_texts(example) for example in examples[start : start + _PAIRS]]))
             bar.update(len(parts[-1]))
     scores = np.concatenate(parts)
-    threshold = precise_threshold(scores, present, options.least_precision, float(scores.min()))
+    threshold = precise_threshold(scores, present, options.least_precision, options.certainty, float(scores.min()))
     if threshold is None:
+        least = fewest(options.least_precision, options.certainty)
+        takes = f"that takes {least} pairs which are found without an error, at the least" if least else "nothing can"
         raise OptionError(
-            f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it on these rows: ask for "
-            "less, or give more rows"
+            f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it on these rows with "
+            f"{options.certainty:.0%} certainty ({takes}): give more rows, ask for less, or take the rows as they are "
+            "with --certainty 0.5"
         )
     held = scores >= threshold
     told = reached(held, present)
-    wanted = {"least_precision": options.least_precision}
+    wanted = {"least_precision": options.least_precision, "certainty": options.certainty}
     chosen = {"rows": len(every), "exact": len(every) - len(examples), "copies": int(present.sum()), "wanted": wanted}
     write_rule(
         Path(options.output),

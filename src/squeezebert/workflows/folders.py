@@ -191,7 +191,10 @@ def _quality(sorter: Folders) -> Iterator[str]:
         return
     yield f"{quality.accuracy:.1%} right of {left_out} examples that were left out while learning"
     if quality.threshold > 1:
-        yield f"no probability is right {sorter.precision:.0%} of the time on them: every answer is unsure"
+        yield (
+            f"they do not show a probability from which on {sorter.precision:.0%} are right: every answer is unsure "
+            "until there are more examples, or a lower --sure-precision"
+        )
     else:
         wanted = f"for {sorter.precision:.0%} of the sure to be right"
         yield f"sure from a probability of {quality.threshold:.3f} on, {wanted}"

@@ -138,6 +138,11 @@ class CompleteOptions(EngineOptions, TableOptions, OutputOptions):
             raise OptionError(f"--top {self.top}: expected 1 or more")
 
 
+def _check_certainty(certainty: float) -> None:
+    if not 0.5 <= certainty < 1:
+        raise OptionError(f"--certainty {certainty}: expected a share from 0.5 to below 1")
+
+
 @dataclass(frozen=True)
 class PolicyOptions(EngineOptions):
     """What `policy` reads, what the thresholds have to reach, and where the policy is written."""
@@ -151,11 +156,17 @@ class PolicyOptions(EngineOptions):
     labels: list[str] = field(default_factory=list)
     """Labels that posts are held back for; of a model that gives any number of labels all, when none is named."""
     block_precision: float = 0.95
-    """Share of the posts that a label blocks which really have it, at the least. Its threshold is the lowest that
-    reaches it on the rows."""
+    """Share of the posts that a label blocks which really have it, at the least. Of the thresholds that reach it, it
+    is the one that finds most."""
     review_recall: float = 0.95
     """Share of the posts with a label that are blocked or reviewed, at the least. Its threshold is the highest that
-    reaches it on the rows."""
+    reaches it."""
+    certainty: float = 0.95
+    """How certainly both shares are to be reached by other posts like the rows, and not by these alone; 0.5 takes the
+    rows as they are."""
+    rows_a_post: int = 1
+    """How many times as long as the rows the posts are: each row is taken with so many others, drawn from those
+    without the label, for a long post has more sentences that can be mistaken."""
     disguises: bool = True
     """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
     sentences: bool = True
@@ -173,8 +184,10 @@ class PolicyOptions(EngineOptions):
         for name in ("block_precision", "review_recall"):
             if not 0 < getattr(self, name) <= 1:
                 raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected a share above 0, to 1")
-        if self.longest < 1:
-            raise OptionError(f"--longest {self.longest}: expected 1 or more")
+        _check_certainty(self.certainty)
+        for name in ("longest", "rows_a_post"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -391,8 +404,11 @@ class PairsChooseOptions(EngineOptions, TableOptions):
     output: str
     """YAML file for the threshold."""
     least_precision: float = 0.9
-    """Share of the pairs that count as copies which really are, at the least. The threshold is the lowest that reaches
-    it on the rows."""
+    """Share of the pairs that count as copies which really are, at the least. Of the thresholds that reach it, it is
+    the one that finds most."""
+    certainty: float = 0.95
+    """How certainly that share is to be reached by other pairs like the rows, and not by these alone; 0.5 takes the
+    rows as they are."""
     positive: str | None = None
     """The label of pairs that mean the same, found by its name (1, true, yes, duplicate, ...) when not given."""
     text: str | None = field(default=None, kw_only=True)
@@ -410,3 +426,4 @@ class PairsChooseOptions(EngineOptions, TableOptions):
         super().__post_init__()
         if not 0 < self.least_precision <= 1:
             raise OptionError(f"--least-precision {self.least_precision}: expected a share above 0, to 1")
+        _check_certainty(self.certainty)

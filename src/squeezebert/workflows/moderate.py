@@ -24,6 +24,8 @@ from squeezebert.workflows.predict import check_output, json_line, open_output, 
 
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
+# How many times longer a harmless post is that may be held back for one of its sentences, to give an idea
+_LONGER = 10
 # The decision about a row that cannot be read
 _UNREAD = {"outcome": "review", "reasons": [], "probabilities": {}, "windows": 0, "text_sha256": None}
 
@@ -60,28 +62,42 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
             raise OptionError(
                 f"--labels: no row of {options.data} has the label {label}: leave it out, or give others"
             )
+        if present.all():
+            raise OptionError(f"--labels: every row of {options.data} has the label {label}: give others as well")
+        scores = as_posts(probabilities[:, column], present, options.rows_a_post)
         rules[label], chosen[label] = choose_rule(
-            probabilities[:, column], present, options.block_precision, options.review_recall
+            scores, present, options.block_precision, options.review_recall, options.certainty
         )
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
-    wanted = {"block_precision": options.block_precision, "review_recall": options.review_recall}
+    names_of = ("block_precision", "review_recall", "certainty", "rows_a_post")
+    wanted = {name: getattr(options, name) for name in names_of}
     told = {"rows": len(found), "wanted": wanted, "reached": chosen}
     write_policy(Path(options.output), Policy(rules, **reading, model=model.digest, chosen=told))
     return "\n".join([*lines, f"written: {options.output}"])
 
 
+def as_posts(scores: np.ndarray, present: np.ndarray, rows: int) -> np.ndarray:
+    """Return the scores (N,) that posts of so many rows have: of each row and of others, drawn from those where the
+    label is not there, the highest.
+    """
+    harmless = scores[~present]
+    others = np.random.default_rng(0).choice(harmless, (len(scores), rows - 1))
+    return np.asarray(np.maximum(scores, others.max(1, initial=-np.inf)))
+
+
 def choose_rule(
-    scores: np.ndarray, present: np.ndarray, block_precision: float, review_recall: float
+    scores: np.ndarray, present: np.ndarray, block_precision: float, review_recall: float, certainty: float = 0.95
 ) -> tuple[Rule, dict[str, Any]]:
     """Return a label's thresholds and what they reach, from its scores (N,) and where it is really there (N,).
 
-    Blocked is from the lowest threshold on at which `block_precision` is reached, if it is at any; reviewed from the
-    highest at which `review_recall` is. A threshold lies half-way to the next lower score.
+    Blocked is from the threshold on that finds most of those that reach `block_precision`, if any does; reviewed from
+    the highest at which `review_recall` is reached. Both are reached beyond these rows with `certainty`, as
+    `squeezebert.data.thresholds` says. A threshold lies half-way to the next lower score.
     """
     from squeezebert.data import thresholds
 
-    block = thresholds.precise_threshold(scores, present, block_precision)
-    review = thresholds.complete_threshold(scores, present, review_recall)
+    block = thresholds.precise_threshold(scores, present, block_precision, certainty)
+    review = thresholds.complete_threshold(scores, present, review_recall, certainty)
     if block is not None:
         review = min(review, block)
     rule = Rule(review, block)
@@ -90,6 +106,7 @@ def choose_rule(
         if threshold is not None:
             held = scores >= threshold
             reached |= {name: {"posts": int(held.sum()), **thresholds.reached(held, present)}}
+            reached[name]["harmless"] = round(float(held[~present].mean()), 4)
     return rule, reached
 
 
@@ -100,12 +117,26 @@ def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Ite
     for name, verb in (("block", "blocked"), ("review", "reviewed or blocked")):
         threshold = getattr(rule, name)
         if threshold is None:
-            yield f"no threshold reaches a precision of {options.block_precision:g} on these rows: nothing is blocked"
+            least = thresholds.fewest(options.block_precision, options.certainty)
+            takes = f"{least} rows that are blocked without an error, at the least" if least else "more than any rows"
+            yield (
+                f"no threshold reaches a precision of {options.block_precision:g} with {options.certainty:.0%} "
+                f"certainty on these rows: nothing is blocked. It takes {takes}; --certainty 0.5 takes the rows as "
+                "they are"
+            )
             continue
         found = reached[name]
         yield f"{verb} from {threshold:.3f} on: {found['posts']} posts, {thresholds.describe(found)}"
+        once, often = found["harmless"], 1 - (1 - found["harmless"]) ** _LONGER
+        yield f"  and {once:.1%} of the harmless ones, or about {often:.1%} of such as are {_LONGER} times as long"
         if name == "block" and found["posts"] < _FEW:
             yield f"warning: {found['posts']} posts are few to know a precision by; give more rows"
+        rare = thresholds.fewest(options.review_recall, options.certainty)
+        if name == "review" and reached["present"] < rare:
+            yield (
+                f"warning: {reached['present']} rows with the label are too few to find {options.review_recall:.0%} "
+                f"with {options.certainty:.0%} certainty, which takes {rare}: all of these are found"
+            )
 
 
 def moderate_table(options: ModerateOptions) -> str:
