@@ -608,8 +608,8 @@ UNTIMED = "Timings: not recorded, the machine was busy; run the command without 
 def folders_table(record: dict[str, Any]) -> str:
     """Accuracy of the sorter and of words, by how many examples were learned, and what its sure answers are worth."""
     lines = [
-        "| examples | right, % | TF-IDF, % | better by, points (95 %, each draw) | in the first 3, % | TF-IDF, % | sure, % | "
-        "right of the sure, % |",
+        "| examples | right, % | TF-IDF, % | better by, points (95 %, each draw) | in the first 3, % | TF-IDF, % | "
+        "sure, % | right of the sure, % |",
         "|---|" + "---:|" * 7,
     ]
     rows = [(f"{one['per_folder']} a folder", one["draws"]) for one in record["few"]]

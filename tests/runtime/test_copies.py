@@ -91,6 +91,15 @@ def test_blocks_do_not_matter(block, monkeypatch):
     np.testing.assert_array_equal(centres[members], nearest)
 
 
+def test_no_text_is_alike_to_itself():
+    vectors = np.random.default_rng(0).normal(size=(300, 48)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for threshold in (1.0, np.nextafter(np.float32(1), np.float32(0)), 0.9999999, 0.99):
+        assert not copies._count_alike(copies.import_faiss(), vectors, float(threshold), lambda done, of: None).any()
+    twice = np.concatenate([vectors, vectors])
+    assert (copies._count_alike(copies.import_faiss(), twice, 0.999, lambda done, of: None) == 1).all()
+
+
 def test_nothing_and_one():
     centres, similarities, left_over = star_clusters(np.zeros((0, 4), np.float32), 0.9)
     assert len(centres) == len(similarities) == len(left_over) == 0

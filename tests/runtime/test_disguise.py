@@ -27,7 +27,10 @@ from squeezebert.runtime.disguise import undisguise, undisguised
         ("Ⓘⓓⓘⓞⓣ", "Idiot"),
         ("h@te y0u", "hate you"),
         ("i\u200bd\u200bi\u00adot", "idiot"),
-        ("\u202eidiot\u202c", "idiot"),
+        ("a \u202etoidi\u202c there", "a idiot there"),  # which is shown as idiot
+        ("\u202etoidi", "idiot"),
+        ("idi\u3164ot sh\uffa0it", "idiot shit"),
+        ("i\u2800d\u115fi\u034fo\u1160t", "idiot"),
         ("id\x00iot", "idiot"),
         ("idiooooot", "idioot"),
         ("i\u0336d\u0336i\u0336o\u0336t\u0336", "idiot"),
@@ -51,6 +54,8 @@ from squeezebert.runtime.disguise import undisguise, undisguised
         ("🇮\u200b🇩\u200b🇮\u200b🇴\u200b🇹", "IDIOT"),
         ("1diot $hit !diot @sshole", "idiot shit idiot asshole"),
         ("you a$$", "you ass"),
+        ("1d1ot 1d10t $h1t $h!t 5h1t", "idiot idiot shit shit shit"),
+        ("@$$hole @$$h0le $Hit", "asshole asshole sHit"),
         ("ѕһіт", "shit"),  # all Cyrillic
         (
             "Это не так, нет. You really are оут.",
@@ -114,12 +119,34 @@ def test_any_text_is_read_and_hides_nothing_afterwards(text):
         ("y o u i d i o t. A dog", ("youidiotA dog", "youidiot A dog")),
         ("a i d s\na i d s", ("aidsaids", "aids aids", "a ids a ids")),
         ("b!t$h", ("bth", "bitsh")),
+        ("such a $h!t", ("such aht", "such a shit")),
         ("b o a t", ("boat",)),
         ("nothing hidden", ("nothing hidden",)),
     ],
 )
 def test_letters_apart_are_read_both_ways(written, readings):
     assert undisguised(written) == readings
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("idi.ot idi-ot bit_ch bi|tch bi*tch sh**i**t", "idiot idiot bitch bitch bitch shit"),
+        ("$HIT bi9ch 8itch id€ot bi+ch bit(h shi+", "sHIT bigch bitch ideot bitch bitch shit"),
+        ("sħɨŧ bɪtcɦ kıll ɑss", "shit bitch kill ass"),
+        ("such ʇıɥs", "such shit"),
+        ("ʇoıpᴉ", "idiot"),
+    ],
+)
+def test_what_ordinary_text_has_too_is_guessed_in_a_reading_of_its_own(written, meant):
+    first, *_, last = undisguised(written)
+    assert last == meant
+    assert first != meant
+
+
+def test_guesses_leave_addresses_and_plain_text():
+    for text in ("see https://a-b.example/c_d and a.b-c@d.com", "a plain sentence: nothing to guess here!", "5 kg"):
+        assert undisguised(text) == (text,)
 
 
 def test_a_text_of_a_megabyte_takes_a_moment():

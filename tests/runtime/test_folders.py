@@ -147,6 +147,7 @@ def test_a_text_is_in_the_folder_it_was_given_last(encoder, monkeypatch):
     monkeypatch.setattr(
         encoder, "encode", lambda some, batch_size=None: (read.extend(some), np.zeros((0, 32), np.float32))[1]
     )
+    assert first.contradicted == 0
     digest = made.digest
     again = made.learn(texts, names)
     assert (again.new, again.moved, made.digest, read) == (0, 0, digest, [])
@@ -156,6 +157,12 @@ def test_a_text_is_in_the_folder_it_was_given_last(encoder, monkeypatch):
     assert len(made) == first.new
     made.learn([texts[0]], [names[0]])
     assert "work" not in made.folders  # its last example left it
+
+
+def test_a_text_in_two_folders_at_once_is_told(encoder):
+    made = Folders(encoder)
+    learned = made.learn(["a boat", "a boat", "a train", "a train"], ["water", "land", "land", "land"])
+    assert (learned.new, learned.known, learned.contradicted) == (2, 2, 1)
 
 
 def test_a_folder_is_learned_later_as_if_from_the_start(encoder):

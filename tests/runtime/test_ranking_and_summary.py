@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime import summary
+from squeezebert.runtime.folders import Folders
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
 from squeezebert.runtime.summary import first_sentences, sentence_spans, summarise
@@ -130,6 +131,13 @@ def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
     shorter.shorten(12)
     with pytest.raises(FolderError, match="reads another length"):
         VectorStore(shorter, path)
+    later = load(encoder.folder, 1, "fp32")
+    store, sorter = VectorStore(later, tmp_path / "later.npz"), Folders(later)
+    sorter.learn(["a boat", "a train"], ["water", "land"])
+    later.shorten(12)
+    for act in (lambda: store.vectors(["a boat"]), store.save, lambda: sorter.sort(["a boat"])):
+        with pytest.raises(OptionError, match=r"reads another length of texts than when this (store|sorter)"):
+            act()
     other = load(encoder.folder, 1, "fp32")
     other.manifest = replace(other.manifest, dimension=7)
     with pytest.raises(FolderError, match="of another length"):

@@ -96,6 +96,8 @@ def test_parts_put_together_are_the_local_answers(single, files, tmp_path, worke
 def test_files_are_shared_out_by_their_size(tmp_path):
     for name, size in (("a.csv", 1000), ("b.csv", 10), ("c.csv", 3000)):
         (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / ".kept").mkdir()
+    (tmp_path / ".kept" / "copy.csv").write_text("text\na\n")
     found = shards(tables(str(tmp_path)), 8)
     assert {one.file: one.of for one in found} == {0: 2, 1: 1, 2: 6}
     assert [one.number for one in found] == [0, 1, 0, *range(6)]

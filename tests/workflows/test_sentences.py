@@ -109,6 +109,7 @@ def test_a_shorter_limit_goes_where_the_model_goes(encoder, tmp_path):
     SentenceTransformer(modules=[module], device="cpu").save(str(tmp_path / "saved"))
     again = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
     assert again.max_seq_length == 12
+    np.testing.assert_allclose(again.encode([long]), load(tmp_path / "saved", 1).encode([long]), atol=2e-6)
     (tmp_path / "saved" / "sentence_bert_config.json").write_text("{}")
     with pytest.raises(FolderError, match="damaged"):
         SentenceEncoder.load(str(tmp_path / "saved"))

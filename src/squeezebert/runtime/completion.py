@@ -21,7 +21,7 @@ from squeezebert.runtime.tokens import MASK, TextError
 Array = NDArray[np.float64]
 
 # A gap as people write it
-GAP = re.compile(r"\[MASK\]|_{2,}", re.IGNORECASE)
+GAP = re.compile(r"\[MASK\]|_{3,}", re.IGNORECASE)
 # What the manifest says under `notes`: the share of words that have one piece, two, ...
 PIECES_A_WORD = "pieces_a_word"
 # Gaps of a text, and pieces of a word, that are filled at most

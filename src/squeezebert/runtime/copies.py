@@ -185,13 +185,13 @@ def _count_alike(faiss: Any, vectors: Vectors, threshold: float, tell: Callable[
         block = np.ascontiguousarray(vectors[start : start + _BLOCK])
         index.add(block)
         limits, _, found = index.range_search(block, float(radius))
-        alike[start : start + len(block)] += np.diff(limits).astype(np.int64)
+        rows = np.repeat(np.arange(len(block)), np.diff(limits).astype(np.int64))
+        others = found != rows + start  # each finds itself, or does not by a rounding
+        alike[start : start + len(block)] += np.bincount(rows[others], minlength=len(block))
         earlier = found[found < start]
         alike += np.bincount(earlier, minlength=count)
         tell(start + len(block), count)
-    # Each has found itself, but for a vector that is not of length 1
-    own = np.einsum("nc,nc->n", vectors, vectors) > radius
-    return np.asarray(np.maximum(alike - own, 0), np.int64)
+    return alike
 
 
 def _read(texts: Sequence[str], store: VectorStore, tell: Callable[[str, int, int], None]) -> Vectors:

@@ -21,10 +21,30 @@ _LETTER = r"[^\W\d_]"
 _LOOKALIKES = str.maketrans("@$!|013457", "asiloieast")
 _BETWEEN_LETTERS = re.compile(rf"(?<={_LETTER})[@$!|013457]+(?={_LETTER})")
 # And before them: not @ before a name, nor 5 before a unit, nor $ before a share's name
+_BEGINS = r"""(?<![^\s"'“‘(\[])"""
 _BEFORE_LETTERS = re.compile(
-    rf"""(?<![^\s"'“‘(\[])(?:[013457](?={_LETTER}{{4}})|[!|](?={_LETTER}{{3}})|\$(?=[a-z]{{3}})|@(?=([^\W\d_aeiou])\1))"""
+    rf"""{_BEGINS}(?:[013457](?={_LETTER}{{4}})|[!|](?={_LETTER}{{3}})|\$(?=[A-Z]?[a-z]{{2}})|@(?=([^\W\d_aeiou])\1)"""
+    rf"""|(?=[!|]*[@$])[@$!|]{{2,}}(?={_LETTER}{{3}}))"""
 )
+# Where signs were undone within a word, a digit before it is another
+_BEFORE_UNDONE = re.compile(rf"{_BEGINS}[@$!|013457](?={_LETTER}{{2}})")
 _AFTER_LETTERS = re.compile(rf"(?<={_LETTER})\${{2,}}(?!\w)")
+# What is guessed in a reading of its own, because ordinary text has it too: signs that part a word, more that stand
+# for letters, and any before or behind them
+_PARTS_LETTERS = re.compile(rf"(?<={_LETTER})(?:[._|*~^·•-]{{1,3}})(?={_LETTER})")
+_GUESSED = str.maketrans("@$!|013457+(€£689", "asiloieasttcelbbg")
+_GUESSED_SIGNS = "@$!|013457+(€£689"
+_BETWEEN_GUESSED = re.compile(rf"(?<={_LETTER})[{_GUESSED_SIGNS}]+(?={_LETTER})")
+_BEFORE_GUESSED = re.compile(rf"{_BEGINS}[@$!013457€£89](?={_LETTER}{{3}})")
+_AFTER_GUESSED = re.compile(rf"(?<={_LETTER}{{2}})(?:[+@]|\$+)(?!\w)")
+# Letters upside down, which are read from the other end, and those that are others then
+_TURNED = str.maketrans("ɐɔǝɟƃɥᴉıɾʞɯɹʇʌʍʎnupdbq", "acefghiijkmrtvwyundpqb")
+_SURELY_TURNED = frozenset("ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ")
+# Shown from right to left, whatever it is, up to the mark that ends it or the line's end
+_OVERRIDDEN = re.compile("\u202e([^\u202c\n]*)\u202c?")
+# Characters without a shape that are letters, marks or symbols by their kind: fillers of Korean and Khmer, the joiner
+# of graphemes, the blank of braille
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _DOMAIN = re.compile(r"\.\w")
 _SCHEME = re.compile(r"\w++://")
 # What a letter apart may have behind it, and of that what may stand for a letter, and what also joins words to others
@@ -53,41 +73,68 @@ def undisguise(text: str) -> str:
 
 
 def undisguised(text: str, longest: int | None = None) -> tuple[str, ...]:
-    """Return the readings of `text` without what hides its words from a model, one to three.
+    """Return the readings of `text` without what hides its words from a model, one to four.
 
-    Invisible and control characters go, compatibility forms (full width, bold, circled, squared, small capitals)
-    become plain letters, letters of another script than most of a text or sentence in the Latin script become those
-    they look like, letters apart are joined, digits and signs between letters and before them become letters, and a
-    letter many times in a row stands twice. Words wholly in the script that the text is written in are left as they
-    are.
+    Invisible and control characters go, text that they show from right to left is turned round, compatibility forms
+    (full width, bold, circled, squared, small capitals) become plain letters, letters of another script than most of
+    a text or sentence in the Latin script become those they look like, letters apart are joined, digits and signs
+    between letters and before them become letters, and a letter many times in a row stands twice. Words wholly in the
+    script that the text is written in are left as they are.
 
     Letters apart may be of several words, with wider gaps between those, and what is between them may be a sign for a
-    letter: the second reading has it so. The third has `a` and `i` before others as words.
+    letter: the second reading has it so. The third has `a` and `i` before others as words. The last guesses, because
+    ordinary text has the like: signs within words go, more of them become letters, letters with strokes and hooks
+    become plain ones, and words upside down are turned.
 
     It takes linear time. A text of which more than `longest` characters have come (there are characters that stand for
     eighteen) is returned as it is by then. Raises `DependencyError` without the extra.
     """
     text = _NO_FLAGS.sub(_flag_letters, join_surrogates(text))
+    text = _OVERRIDDEN.sub(lambda found: found[1][::-1], text)
     text = normalize("NFKC", _drop_invisible(text).translate(_drawn_letters()))
     if longest is not None and len(text) > longest:
         return (text,)
     text = _undo_homoglyphs(_drop_decoration(_SELECTORS.sub("", text)))
-    return tuple(dict.fromkeys(_undo_words(read(text)) for read in (_join_letters, _join_words, _join_behind)))
+    joined = [read(text) for read in (_join_letters, _join_words, _join_behind)]
+    readings = [_undo_words(one, _undo_signs) for one in joined]
+    return tuple(dict.fromkeys([*readings, _undo_words(joined[1], _guess_letters)]))
 
 
-def _undo_words(text: str) -> str:
-    return _REPEATED.sub(r"\1\1", _WORD.sub(_undo_signs, text))
+def _undo_words(text: str, undo: Callable[[re.Match[str]], str]) -> str:
+    return _REPEATED.sub(r"\1\1", _WORD.sub(undo, text))
 
 
 def _undo_signs(found: re.Match[str]) -> str:
     """Read digits and signs between a word's letters, and before them, as letters, but in addresses."""
     word = found[0]
-    at = word.find("@", 1)
-    if _SCHEME.match(word) or (at > 0 and _DOMAIN.search(word, at + 2)):
+    if _is_address(word):
         return word
-    for place in (_BEFORE_LETTERS, _BETWEEN_LETTERS, _AFTER_LETTERS):
-        word = place.sub(lambda signs: signs[0].translate(_LOOKALIKES), word)
+    undone = _BETWEEN_LETTERS.sub(_letters, word)
+    for place in (_BEFORE_LETTERS, *((_BEFORE_UNDONE,) if undone != word else ()), _AFTER_LETTERS):
+        undone = place.sub(_letters, undone)
+    return undone
+
+
+def _guess_letters(found: re.Match[str]) -> str:
+    """Read as letters, and as parts of a word, what may as well be neither."""
+    word = found[0]
+    if _is_address(word):
+        return word
+    if len(_SURELY_TURNED & set(word)) > 1:
+        word = word.translate(_TURNED)[::-1]
+    word = _PARTS_LETTERS.sub("", word.translate(_plain_letters()))
+    for place in (_BETWEEN_GUESSED, _BEFORE_LETTERS, _BEFORE_GUESSED, _AFTER_GUESSED):
+        word = place.sub(lambda signs: signs[0].translate(_GUESSED), word)
     return word
+
+
+def _letters(signs: re.Match[str]) -> str:
+    return signs[0].translate(_LOOKALIKES)
+
+
+def _is_address(word: str) -> bool:
+    at = word.find("@", 1)
+    return bool(_SCHEME.match(word) or (at > 0 and _DOMAIN.search(word, at + 2)))
 
 
 def _join_letters(text: str) -> str:
@@ -160,10 +207,24 @@ def _drawn_letters() -> dict[int, str]:
     return drawn
 
 
+@functools.cache
+def _plain_letters() -> dict[int, str]:
+    """Latin letters with strokes, hooks and tails that no decomposition takes off."""
+    found = {}
+    for code in (*range(0x180, 0x2B0), *range(0xE0, 0x180), *range(0x1D00, 0x1DC0), *range(0x2C60, 0x2C80)):
+        name = unicodedata.name(chr(code), "").split(" ")
+        named = len(name) > 4 and (name[0], name[2], name[4], len(name[3])) == ("LATIN", "LETTER", "WITH", 1)
+        if named and not unicodedata.decomposition(chr(code)):
+            found[code] = name[3] if name[1] == "CAPITAL" else name[3].lower()
+    return found | {ord("ı"): "i", ord("ɑ"): "a", ord("ɡ"): "g"}
+
+
 def _drop_invisible(text: str) -> str:
     """Remove characters without a shape: zero-width ones, soft hyphens, direction marks, controls but line breaks."""
     kept = []
     for character in text:
+        if character in _BLANKS:
+            continue
         kind = unicodedata.category(character)
         if character in "\n\r\t" or kind == "Zs" or kind not in ("Cc", "Cf", "Co", "Cn"):
             kept.append(character)

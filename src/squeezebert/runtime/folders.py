@@ -22,7 +22,7 @@ from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
-from squeezebert.runtime.ranking import text_key
+from squeezebert.runtime.ranking import check_same, text_key
 
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -73,6 +73,8 @@ class Learned:
     """texts that were known in another folder, and are in this one now"""
     known: int
     """texts that were known there, or are given more than once"""
+    contradicted: int = 0
+    """texts that are given in several folders at once, and are in the last of them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Folders:
             if not 0 <= share < 1:
                 raise OptionError(f"{name} = {share}: expected a share from 0 to below 1")
         self.encoder, self.precision, self.scope = encoder, precision, scope
+        self._model = encoder.digest
         self.folders: list[str] = []
         self.vectors: Vectors = np.zeros((0, encoder.manifest.dimension or 0), np.float32)
         self.places: Places = np.zeros(0, np.int64)
@@ -147,10 +150,17 @@ class Folders:
         """
         if len(texts) != len(folders):
             raise OptionError(f"{len(texts)} texts and {len(folders)} folders: give one folder for each text")
+        check_same(self.encoder, self._model, "sorter")
         for name in folders:
             if not isinstance(name, str) or not name.strip():
                 raise OptionError(f"folder {name!r}: expected a name")
-        given = {text_key(text, i): (text, name) for i, (text, name) in enumerate(zip(texts, folders, strict=True))}
+        given: dict[str, tuple[str, str]] = {}
+        contradicted = set()
+        for i, (text, name) in enumerate(zip(texts, folders, strict=True)):
+            key = text_key(text, i)
+            if given.get(key, (text, name)) != (text, name):
+                contradicted.add(key)
+            given[key] = (text, name)
         row_of = {key: row for row, key in enumerate(self.keys)}
         new = {key: text for key, (text, _) in given.items() if key not in row_of}
         folder_of = [self.folders[place] for place in self.places]
@@ -159,7 +169,8 @@ class Folders:
             folder_of[row_of[key]] = given[key][1]
         folder_of += [given[key][1] for key in new]
         # A folder whose last example moved is gone
-        names = [name for name in dict.fromkeys([*self.folders, *folder_of]) if name in set(folder_of)]
+        there = set(folder_of)
+        names = [name for name in dict.fromkeys([*self.folders, *folder_of]) if name in there]
         _check_several(names)
         read = self.encoder.encode(watch(list(new.values())))
         self.vectors = np.concatenate([self.vectors, read])
@@ -167,7 +178,7 @@ class Folders:
         self.folders = names
         self.places = _places(folder_of, names)
         self._fit()
-        return Learned(len(new), len(moved), len(texts) - len(new) - len(moved))
+        return Learned(len(new), len(moved), len(texts) - len(new) - len(moved), len(contradicted))
 
     def forget(self, *folders: str) -> int:
         """Leave folders and their examples out, fit anew, and return how many examples went.
@@ -206,6 +217,7 @@ class Folders:
             raise OptionError("no examples to sort by: learn some first")
         if top < 1:
             raise OptionError(f"top = {top}: expected 1 or more")
+        check_same(self.encoder, self._model, "sorter")
         vectors = self.encoder.encode(texts)
         probabilities = _probabilities(_extended(vectors) @ self._weights, self.quality.sharpness)
         answers = []
@@ -225,7 +237,7 @@ class Folders:
         if output.exists() and not empty and (not overwrite or not (output / RECORD).is_file()):
             raise FolderError(f"{output} is there already: choose another name, or overwrite a sorter")
         told = {"format": FORMAT, "folders": self.folders, "precision": self.precision, "scope": self.scope}
-        told |= {"model": self.encoder.digest, "model_file": self.encoder.precision, "examples": len(self)}
+        told |= {"model": self._model, "model_file": self.encoder.precision, "examples": len(self)}
         quality = asdict(self.quality)
         if quality["least_familiar"] == -np.inf:  # no number of JSON's
             quality["least_familiar"] = None

@@ -27,9 +27,9 @@ OUTCOMES = ("allow", "review", "block")
 
 Outcome = Literal["allow", "review", "block"]
 Reading = Literal["as written", "undisguised"]
-Highest = tuple[float, int, int, Reading]
-"""The highest probability of a label, the window or sentence that has it (start and end, in characters), and of which
-reading."""
+Highest = tuple[float, int, int, Reading, str]
+"""The highest probability of a label, the window or sentence that has it (start and end, in characters), of which
+reading, and its words there."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class Reason:
     end: int
     """and where it ends"""
     reading: Reading
-    """which reading of the post it was found in"""
+    """which reading of the post it was found in; places of an undisguised one are not the post's"""
+    words: str | None
+    """the window or sentence as it was read; None for a post that was too long to be read"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,10 @@ class Decision:
     text: str
     """SHA-256 of the post in UTF-8"""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the decision as plain JSON values, without the text."""
-        reasons = [{name: getattr(reason, name) for name in Reason.__dataclass_fields__} for reason in self.reasons]
+    def to_dict(self, words: bool = False) -> dict[str, Any]:
+        """Return the decision as plain JSON values; with `words`, those that made it, and else nothing of the text."""
+        names = [name for name in Reason.__dataclass_fields__ if words or name != "words"]
+        reasons = [{name: getattr(reason, name) for name in names} for reason in self.reasons]
         return {
             "outcome": self.outcome,
             "reasons": reasons,
@@ -159,16 +162,16 @@ class Moderator:
         readings = self._readings(text)
         for reading, words in readings:
             if len(words) > self.policy.longest:
-                reason = Reason("review", None, None, None, 0, len(words), reading)
+                reason = Reason("review", None, None, None, 0, len(words), reading, None)
                 return Decision("review", (reason,), {}, 0, digest)
         highest, windows = self._read(readings)
         reasons = []
         for label, rule in self.policy.labels.items():
-            probability, start, end, reading = highest[label]
+            probability, start, end, reading, words = highest[label]
             for outcome, threshold in (("block", rule.block), ("review", rule.review)):
                 if threshold is not None and probability >= threshold:
                     named = cast(Outcome, outcome)
-                    reasons.append(Reason(named, label, probability, threshold, start, end, reading))
+                    reasons.append(Reason(named, label, probability, threshold, start, end, reading, words))
                     break
         reasons.sort(key=lambda reason: (-OUTCOMES.index(reason.outcome), -(reason.probability or 0.0)))
         outcome = reasons[0].outcome if reasons else "allow"
@@ -199,18 +202,18 @@ class Moderator:
         highest: dict[str, Highest] = {}
         windows = 0
 
-        def note(answer: Prediction, start: int, end: int, reading: Reading) -> None:
+        def note(answer: Prediction, start: int, words: str, reading: Reading) -> None:
             nonlocal windows
             windows += 1
             for label, probability in answer.probabilities.items():
                 if label not in highest or probability > highest[label][0]:
-                    highest[label] = (probability, start, end, reading)
+                    highest[label] = (probability, start, start + len(words), reading, words)
 
         # Each once: most sentences are the same in all readings
         sentences: dict[str, tuple[int, Reading]] = {}
         for reading, words in readings:
             for start, end, answer in self.model.predict_windows(words, self.overlap):
-                note(answer, start, end, reading)
+                note(answer, start, words[start:end], reading)
             for start, end in _parts(words) if self.policy.sentences else ():
                 sentences.setdefault(words[start:end], (start, reading))
         for _, words in readings:
@@ -219,10 +222,10 @@ class Moderator:
             sentences.items(), self.model.predict(list(sentences)), strict=True
         ):
             if not answer.truncated:
-                note(answer, start, start + len(sentence), reading)
+                note(answer, start, sentence, reading)
                 continue
             for first, last, part in self.model.predict_windows(sentence, self.overlap):
-                note(part, start + first, start + last, reading)
+                note(part, start + first, sentence[first:last], reading)
         return highest, windows
 
 

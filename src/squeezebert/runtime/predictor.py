@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ Array = NDArray[np.float64]
 _WINDOW = 1024
 _BATCH_TOKENS = 512
 _BATCH_ROWS = 16
+# Where sentence-transformers keeps the longest input that a model was set to
+LIMIT = "sentence_bert_config.json"
 # How far an answer may be from the export's on another device: integer rounding can tip over on another CPU
 TOLERANCE = {"fp32": 1e-3, "int8": 5e-2}
 
@@ -384,8 +387,17 @@ def load(
     `threads` is the number of cores one text may use (None: all), `precision` is `int8` or `fp32` (None: int8 where
     the folder has it), `verify=False` skips the checksums. Raises `FolderError` for a folder that is missing, of
     another kind, incomplete or damaged, and `OptionError` for an option it cannot follow; both say what to do.
+
+    A folder that sentence-transformers saved with a shorter longest input than the model's reads no more than that.
     """
-    return Predictor(folder, threads, precision, verify)
+    model = Predictor(folder, threads, precision, verify)
+    limit = model.folder / LIMIT
+    if limit.is_file():
+        try:
+            model.shorten(json.loads(limit.read_text(encoding="utf-8"))["max_seq_length"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FolderError(f"{limit}: damaged ({error}): save the model again, or remove the file") from error
+    return model
 
 
 def require_encoder(model: Predictor, wanted: str) -> None:

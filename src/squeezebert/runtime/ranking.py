@@ -39,6 +39,7 @@ class VectorStore:
         """
         require_encoder(encoder, "vectors need an encoder")
         self.encoder, self.path = encoder, path
+        self._model = encoder.digest
         self._known: dict[str, Vectors] = {}
         if path is not None and path.exists():
             self._read(path)
@@ -47,7 +48,11 @@ class VectorStore:
         return len(self._known)
 
     def vectors(self, texts: Iterable[str]) -> Vectors:
-        """Return the vectors of texts, (N, C); those that are not known yet are computed."""
+        """Return the vectors of texts, (N, C); those that are not known yet are computed.
+
+        Raises `OptionError` where the encoder was shortened since the store was made.
+        """
+        check_same(self.encoder, self._model, "store")
         wanted = list(texts)
         keys = [text_key(text, i) for i, text in enumerate(wanted)]
         new = {key: text for key, text in zip(keys, wanted, strict=True) if key not in self._known}
@@ -74,6 +79,7 @@ class VectorStore:
         """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
         if self.path is None:
             raise OptionError("this store has no file: give a path where it is made")
+        check_same(self.encoder, self._model, "store")
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
         keys = np.array(list(self._known), dtype="S64")
         rows = np.stack(list(self._known.values())) if self._known else np.zeros((0, 0), np.float32)
@@ -170,6 +176,15 @@ def _likeness(X_NC: Vectors, examples_MC: Vectors) -> Array:
         return np.zeros(len(X_NC))
     cosines = (X_NC @ examples_MC.T).astype(np.float64)
     return np.asarray(cosines.mean(1) + cosines.max(1))
+
+
+def check_same(encoder: Predictor, digest: str, what: str) -> None:
+    """Raise `OptionError` where an encoder's vectors are others than those that a store or sorter was begun with."""
+    if encoder.digest != digest:
+        raise OptionError(
+            f"the encoder reads another length of texts than when this {what} was made: shorten it before, or make "
+            f"the {what} anew"
+        )
 
 
 def text_key(text: object, index: int) -> str:

@@ -125,7 +125,7 @@ def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
 
 
 def tables(source: str) -> list[Path]:
-    """Return the tables that a name stands for: a file, or all in a folder, in the order of their names.
+    """Return the tables that a name stands for: a file, or all in a folder but hidden ones, in the order of their names.
 
     Raises `TableError` where there is none, `OptionError` for standard input.
     """
@@ -136,7 +136,8 @@ def tables(source: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise TableError(f"{source}: no such file or folder")
-    found = [one for one in sorted(path.rglob("*")) if one.is_file() and not one.name.startswith(".")]
+    every = (one for one in sorted(path.rglob("*")) if one.is_file())
+    found = [one for one in every if not any(part.startswith(".") for part in one.relative_to(path).parts)]
     found = [one for one in found if one.name.lower().removesuffix(".gz").endswith(SUFFIXES)]
     if not found:
         raise TableError(f"{source}: no table in it ({', '.join(SUFFIXES)})")

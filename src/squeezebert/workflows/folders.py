@@ -50,10 +50,12 @@ def learn_folders(
         texts, names = [example.text for example in examples], [str(example.label) for example in examples]
         learned = sorter.learn(texts, names, partial(tqdm, unit=" examples", disable=None))
         sorter.save(folder, overwrite=True)
+    contrary = learned.contradicted
     done = f"{learned.new} new examples, {learned.moved} moved to another folder, {learned.known} known already"
     return "\n".join(
         [
             f"{done}; {len(sorter)} in {len(sorter.folders)} folders, which were {before}",
+            *([f"{contrary} texts are given in several folders, and are in the last of them"] if contrary else []),
             *_quality(sorter),
             f"written: {folder}",
         ]

@@ -203,7 +203,7 @@ class ModerateOptions(EngineOptions, TableOptions, OutputOptions):
     output: str = "-"
     """File for the audit lines, one JSON object a post; - for standard output."""
     with_text: bool = False
-    """Write the post into its audit line, and not only its checksum."""
+    """Write the post into its audit line, and not only its checksum, and with each reason the words that made it."""
     skip_bad_rows: bool = field(default=False, kw_only=True)
     """Go on after a row that cannot be read, which gets an audit line that sends it to review, instead of stopping at
     the first."""

@@ -176,7 +176,8 @@ def moderate_table(options: ModerateOptions) -> str:
         try:
             for example in tqdm(_single(examples), unit=" posts", disable=quiet):
                 write_unread()
-                write(example.source, example.line, moderator.decide(example.text).to_dict(), example.text)
+                decided = moderator.decide(example.text).to_dict(words=options.with_text)
+                write(example.source, example.line, decided, example.text)
         finally:
             write_unread()
     said = [f"{counts['allow']} allowed, {counts['review']} to review, {counts['block']} blocked"]

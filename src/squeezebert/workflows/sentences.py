@@ -18,10 +18,9 @@ from sentence_transformers.base.modules import InputModule
 from sentence_transformers.util import load_dir_path
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.runtime.predictor import load
+from squeezebert.runtime.predictor import LIMIT, load
 
 # Where the longest input is kept when it was set; sentence-transformers' own name for it
-_LIMIT = "sentence_bert_config.json"
 # What sentence-transformers writes itself when it saves a model
 _OF_THE_LIBRARY = ("modules.json", "config_sentence_transformers.json", "README.md")
 
@@ -79,7 +78,7 @@ class SentenceEncoder(InputModule):
         try:
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_OF_THE_LIBRARY))
             told = json.dumps({"max_seq_length": self.max_seq_length})
-            (target / _LIMIT).write_text(told + "\n", encoding="utf-8")
+            (target / LIMIT).write_text(told + "\n", encoding="utf-8")
         except OSError as error:
             raise FolderError(f"{target}: cannot be written ({error})") from error
 
@@ -114,11 +113,4 @@ class SentenceEncoder(InputModule):
         )
         if folder is None:
             raise FolderError(f"{model_name_or_path}: no such folder, and no model of the Hub")
-        module = cls(folder, **options)
-        limit = Path(folder) / _LIMIT
-        if limit.is_file():
-            try:
-                module.max_seq_length = json.loads(limit.read_text(encoding="utf-8"))["max_seq_length"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise FolderError(f"{limit}: damaged ({error}): save the model again, or remove the file") from error
-        return module
+        return cls(folder, **options)

@@ -21,7 +21,7 @@ from squeezebert.runtime.server.service import Service
 from squeezebert.runtime.tokens import Text
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The body is no JSON in UTF-8."},
+    400: {"model": Problem, "description": "The body is no JSON."},
     413: {"model": Problem, "description": "The body has too many bytes."},
     415: {"model": Problem, "description": "The body does not say that it is JSON."},
     422: {"model": Problem, "description": "The body holds no texts as this model reads them, or too much."},
@@ -112,7 +112,7 @@ def make_application(service: Service) -> FastAPI:
         kinds = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
         detail = str(error.detail)
         if error.status_code == 400:
-            detail = "the body cannot be read as JSON in UTF-8"
+            detail = "the body cannot be read as JSON"
         response = _refuse(request, Refusal(error.status_code, kinds.get(error.status_code, "refused"), detail))
         response.headers.update(error.headers or {})
         return response
