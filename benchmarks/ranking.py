@@ -7,8 +7,8 @@ whole test split is ranked. Each of the 77 folders is a reader (with two others 
 mean of several draws of examples. Scores are average precision and nDCG of the first 20, readers paired. The words
 are TF-IDF, scored by Rocchio's formula with the ranker's weight of the disliked, by the ranker's own rule (mean and
 highest cosine), by the highest cosine alone, and by logistic regression, with the liked and disliked alone and with
-the whole feed taken for disliked; so are the encoder's vectors. Readers of three folders share folders with others, and
-all share the feed, so that their intervals are somewhat too narrow. Constants were chosen on the training split.
+the whole feed taken for disliked; so are the encoder's vectors. Readers of three folders share folders with others,
+and all share the feed, so that their intervals are somewhat too narrow. Constants were chosen on the training split.
 """
 
 from __future__ import annotations
