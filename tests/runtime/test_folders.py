@@ -161,7 +161,7 @@ def test_a_text_is_in_the_folder_it_was_given_last(encoder, monkeypatch):
 
 def test_a_text_in_two_folders_at_once_is_told(encoder):
     made = Folders(encoder)
-    learned = made.learn(["a boat", "a boat", "a train", "a train"], ["water", "land", "land", "land"])
+    learned = made.learn(["a boat", "a boat", "a train", "a train"], ["water", "sea", "land", "land"])
     assert (learned.new, learned.known, learned.contradicted) == (2, 2, 1)
 
 

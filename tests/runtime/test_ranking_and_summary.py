@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime import summary
@@ -68,7 +69,7 @@ def test_a_reader_of_two_subjects_gets_both(encoder):
     assert sum(30 <= place < 60 for place in best) >= 10
 
 
-def test_scores_are_cosines_in_even_directions(encoder):
+def test_scores_are_cosines_in_even_directions_and_a_regression(encoder):
     items, liked, disliked = made_up(TRAVEL, 20, 1), made_up(TRAVEL, 3, 2), made_up(HOME, 2, 3)
     ranker = Ranker(VectorStore(encoder))
     ranker.learn(liked, disliked)
@@ -81,7 +82,17 @@ def test_scores_are_cosines_in_even_directions(encoder):
     cosines = products / np.sqrt(np.outer(products.diagonal(), products.diagonal()))
     expected = cosines[:20, 20:23].mean(1) + cosines[:20, 20:23].max(1)
     expected -= (cosines[:20, 23:].mean(1) + cosines[:20, 23:].max(1)) / 4
-    np.testing.assert_allclose(ranker.scores(items), expected, atol=2e-5)
+    # Liked against the items and the disliked, both sides as heavy
+    vectors = encoder.encode([*liked, *items, *disliked]).astype(float) - encoder.encode(items).mean(0)
+    rows = np.concatenate([vectors, np.ones((25, 1))], axis=1)
+    weights = np.r_[[0.5 / 3] * 3, [0.5 / 22] * 22]
+    fitted = LogisticRegression(C=3000, fit_intercept=False, tol=1e-10, max_iter=5000)
+    fitted.fit(rows, [1] * 3 + [0] * 22, sample_weight=weights)
+    told = vectors[3:23] @ fitted.coef_[0, :-1]
+    halves = [(one - one.mean()) / one.std() for one in (expected, told)]
+    np.testing.assert_allclose(ranker.scores(items), sum(halves), atol=0.02)
+    order = np.random.default_rng(0).permutation(20)
+    np.testing.assert_allclose(ranker.scores([items[i] for i in order]), ranker.scores(items)[order], atol=2e-5)
     twice = ranker.scores([*items, *items])
     assert (twice[:20] == twice[20:]).all()
     assert ranker.rank([items[0]])[0][0] == 0

@@ -21,14 +21,16 @@ _SMALLEST_GAIN = 1e-6
 _SUFFICIENT, _SHORTEST = 1e-4, 1e-4
 
 
-def fit_logistic(x_NC: Array, places_N: Places, classes: int, penalty: float) -> Array:
+def fit_logistic(x_NC: Array, places_N: Places, classes: int, penalty: float, counts_N: Array | None = None) -> Array:
     """Return the weights (C, F) with the least loss: cross-entropy, summed, and half `penalty` times their squares.
 
-    It is convex, so there is one answer. L-BFGS (Liu and Nocedal 1989) finds it, starting each direction from the
-    curvature that the loss has at zero, which all classes share: X'X / F and the penalty.
+    With `counts_N`, each row counts so many times. The loss is convex, so there is one answer. L-BFGS (Liu and Nocedal
+    1989) finds it, starting each direction from the curvature that the loss has at zero, which all classes share:
+    X'X / F and the penalty.
     """
     x_NC = np.ascontiguousarray(x_NC, np.float32)
     rows = np.arange(len(x_NC))
+    counts_N = np.ones(len(x_NC), np.float32) if counts_N is None else counts_N
 
     def loss(weights_CF: Array) -> tuple[float, Array]:
         scores_NF = x_NC @ weights_CF
@@ -36,13 +38,14 @@ def fit_logistic(x_NC: Array, places_N: Places, classes: int, penalty: float) ->
         right = scores_NF[rows, places_N]
         odds_NF = np.exp(scores_NF - highest_N[:, None])
         total_N = odds_NF.sum(1)
-        value = float((np.log(total_N) + highest_N - right).sum(dtype=np.float64))
+        value = float(((np.log(total_N) + highest_N - right) * counts_N).sum(dtype=np.float64))
         value += penalty / 2 * float((weights_CF.astype(np.float64) ** 2).sum())
         odds_NF /= total_N[:, None]
         odds_NF[rows, places_N] -= 1
+        odds_NF *= counts_N[:, None]
         return value, x_NC.T @ odds_NF + np.float32(penalty) * weights_CF
 
-    values, basis = np.linalg.eigh(x_NC.T.astype(np.float64) @ x_NC)
+    values, basis = np.linalg.eigh(x_NC.T.astype(np.float64) @ (x_NC * counts_N[:, None]))
     start_CC = ((basis / (np.clip(values, 0, None) / classes + penalty)) @ basis.T).astype(np.float32)
     weights = np.zeros((x_NC.shape[1], classes), np.float32)
     value, gradient = loss(weights)

@@ -125,7 +125,7 @@ def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
 
 
 def tables(source: str) -> list[Path]:
-    """Return the tables that a name stands for: a file, or all in a folder but hidden ones, in the order of their names.
+    """Return the tables that a name stands for: a file, or all in a folder but hidden ones, in order of their names.
 
     Raises `TableError` where there is none, `OptionError` for standard input.
     """
