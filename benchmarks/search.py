@@ -1,11 +1,13 @@
 """Searched networks against controls of the same measured latency, equally healed, on GLUE tasks.
 
+python benchmarks/search.py runs   --searched evolution=DIR gumbel=DIR --work DIR
 python benchmarks/search.py shapes --searched evolution=DIR gumbel=DIR --work DIR [--budget 0.45x]
 python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RTE] [--names a,b] [--seeds 1,2,3]
 
-`shapes` brings every control to the time of the first searched network of one budget, by the search's own latency
-table and then by measuring; what is not within 3 % of it in the end is left out of `tasks`: uniform groups = 4 and
-groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and random
+`runs` keeps what the searches themselves found: how well latency is predicted, each budget's network, how long it all
+took. `shapes` brings every control to the time of the first searched network of one budget, by the search's own
+latency table and then by measuring; what is not within 3 % of it in the end is left out of `tasks`: uniform groups = 4
+and groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and random
 networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
 task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Cells are kept in the
 work folder, so that a run that was cut off goes on where it was.
@@ -93,17 +95,36 @@ def families(space: Space) -> dict[str, Callable[[float], Shape]]:
     }
 
 
+def searches(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The record of each finished search, by method."""
+    folders = {name: Path(folder) for name, _, folder in (one.partition("=") for one in options.searched)}
+    if not folders:
+        raise SystemExit("--searched METHOD=FOLDER: name the folders of finished searches")
+    return {name: json.loads((folder / "search.json").read_text(encoding="utf-8")) for name, folder in folders.items()}
+
+
+def runs(options: argparse.Namespace) -> dict[str, Any]:
+    """What the searches found, without each network that was looked at."""
+    kept = ("budget", "shape", "timed", "start", "errors", "controls")
+    told = {}
+    for method, record in searches(options).items():
+        found = {name: {key: one[key] for key in kept} for name, one in record["found"].items()}
+        about = {name: record[name] for name in ("options", "latency", "seconds", "machine", "versions")}
+        told[method] = {**about, "found": found}
+    return {"methods": told}
+
+
 def shapes(options: argparse.Namespace) -> dict[str, Any]:
     base: SqueezeBertConfig = load_dense(str(BASE)).config
     space = Space.of(base)
-    searched = {name: Path(folder) for name, _, folder in (one.partition("=") for one in options.searched)}
-    first = next(iter(searched.values()))
+    searched = searches(options)
+    first = Path(options.searched[0].partition("=")[2])
     told = json.loads((first / "latency.json").read_text())
     target = Target(**told["target"])
     table = LatencyTable(space, target, told["rows"], 0)
     found: dict[str, Shape] = {}
-    for method, folder in searched.items():
-        for name, one in json.loads((folder / "search.json").read_text())["found"].items():
+    for method, record in searched.items():
+        for name, one in record["found"].items():
             found[f"{method} {name}"] = one["shape"]
     leader = f"{next(iter(searched))} {options.budget}"
 
@@ -133,15 +154,15 @@ def shapes(options: argparse.Namespace) -> dict[str, Any]:
     for number in range(RANDOM):
         drawn = space.random(generator)
         level(f"random {number + 1}", lambda goal, drawn=drawn: fitted(space, table, drawn, goal, generator))
-    runs = [measure_ratios(found, space, base, target) for _ in range(REPEATS)]
+    timings = [measure_ratios(found, space, base, target) for _ in range(REPEATS)]
     rows = {}
     for name, shape in found.items():
-        ratios = [run[name]["ratio"] for run in runs]
+        ratios = [run[name]["ratio"] for run in timings]
         rows[name] = {
             "shape": shape,
             "ratio": statistics.median(ratios),
             "spread": (max(ratios) - min(ratios)) / statistics.median(ratios),
-            "ms": statistics.median(run[name]["ms"] for run in runs),
+            "ms": statistics.median(run[name]["ms"] for run in timings),
             "predicted": table.ratio(shape),
         }
         rows[name]["level"] = abs(rows[name]["ratio"] / wanted - 1) <= WITHIN
@@ -150,7 +171,7 @@ def shapes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tasks(options: argparse.Namespace) -> None:
-    runs = Runs(options.work)
+    work = Runs(options.work)
     record_file = RESULTS / "search_shapes.json"
     found = json.loads(record_file.read_text())["shapes"]
     names = options.names.split(",") if options.names else list(found)
@@ -159,7 +180,7 @@ def tasks(options: argparse.Namespace) -> None:
     for task_name in options.tasks.split(","):
         task = load_task(task_name, options.data, options.work)
         task.precision = options.precision
-        teacher, cell = teacher_of(task, runs)
+        teacher, cell = teacher_of(task, work)
         batches = calibration(task, tokenizer)
         ordered = nested_order(teacher, batches)  # one order for all, in which 8 groups nest in 4 and 2
         for name in names:
@@ -176,11 +197,11 @@ def tasks(options: argparse.Namespace) -> None:
 
                 def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
                     student, before = begun.student()
-                    folder = runs.work / f"healing-{task.name}"  # noqa: B023
+                    folder = work.work / f"healing-{task.name}"  # noqa: B023
                     told = {"tokens": options.tokens, "seed": seed, "rate": options.rate}
                     return {"start": before, "seed": seed, **heal(task, teacher, student, folder, **told)}  # noqa: B023
 
-                made = runs.cell("search", f"{task_name} {name} {options.tokens} {options.rate:g} {seed}", run)
+                made = work.cell("search", f"{task_name} {name} {options.tokens} {options.rate:g} {seed}", run)
                 cells.append(made | {"task": task_name, "name": name, "teacher": cell["score"]})
                 write("search_tasks", {"cells": merged(cells)}, options)
 
@@ -197,7 +218,9 @@ def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> Non
     command = "python " + shlex.join(["benchmarks/search.py", *sys.argv[1:]])
     about = {"command": command, "machine": describe_machine(), "versions": package_versions()}
     told = json.dumps({**about, **record}, indent=1)
-    for folder, label in ((options.data, "DATA"), (options.work, "WORK")):
+    places = [one.partition("=") for one in options.searched]
+    places = [(folder, name.upper()) for name, _, folder in places]
+    for folder, label in (*places, (options.data, "DATA"), (options.work, "WORK")):
         if folder is not None:
             told = told.replace(str(folder), label)
     (RESULTS / f"{name}.json").write_text(told + "\n")
@@ -205,7 +228,7 @@ def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("shapes", "tasks"))
+    parser.add_argument("part", choices=("runs", "shapes", "tasks"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--searched", nargs="+", default=[], help="METHOD=FOLDER of `squeezebert search`")
@@ -221,7 +244,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    if options.part == "shapes":
+    if options.part == "runs":
+        write("search_runs", runs(options), options)
+    elif options.part == "shapes":
         write("search_shapes", shapes(options), options)
     else:
         tasks(options)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student_t
+
 from squeezebert.benchmark.bench_report import markdown
 from squeezebert.data.statistics import wilson_interval
 from squeezebert.workflows.glue.report import as_markdown, scores_table
@@ -281,6 +283,77 @@ def pretrain_finetuned_table(record: dict[str, Any]) -> str:
 
 def _model_of(arm: str) -> str:
     return "-".join(arm.split("-")[:2])
+
+
+def search_latency_table(record: dict[str, Any]) -> str:
+    """How far the latency model is off, on networks that it was not fitted to."""
+    lines = [
+        "| search | networks | off by, median | worst | networks from | to, of the dense model's time | hours |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for method, one in record["methods"].items():
+        accuracy, (low, high) = one["latency"]["accuracy"], one["latency"]["range"]
+        cells = [method, str(accuracy["networks"]), f"{accuracy['median']:.1%}", f"{accuracy['worst']:.1%}"]
+        cells += [f"{low:.2f}", f"{high:.2f}", f"{one['seconds'] / 3600:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{record['command']}`. {made_on(record)}"])
+
+
+def search_family_table(record: dict[str, Any]) -> str:
+    """Each budget's network: how near its time is to the budget, and how far its states are from the dense model's."""
+    lines = [
+        "| search | budget | measured | off by | ms | error, inherited weights | fitted anew | healed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for method, run in record["methods"].items():
+        for one in run["found"].values():
+            ratio, errors = one["timed"]["ratio"], one["errors"]
+            cells = [method, f"{one['budget']:.3f}", f"{ratio:.3f}", f"{ratio / one['budget'] - 1:+.1%}"]
+            cells += [f"{one['timed']['ms']:.2f}"]
+            cells += ["" if errors[way] is None else f"{errors[way]:.3f}" for way in ("inherited", "fitted", "healed")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Times are shares of the dense model's. {made_on(record)}"])
+
+
+def search_controls_table(record: dict[str, Any]) -> str:
+    """Searched networks and controls of equal time on the tasks; differences are paired by task and seed."""
+    shapes = json.loads((RESULTS / "search_shapes.json").read_text(encoding="utf-8"))
+    tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
+    scores: dict[str, dict[tuple[str, int], float]] = {}
+    for cell in record["cells"]:
+        scores.setdefault(cell["name"], {})[cell["task"], cell["seed"]] = cell["score"]
+    lines = [
+        "| network | time | spread | " + " | ".join(tasks) + " | mean | first better by (95 %) |",
+        "|---|---:|---:|" + "---:|" * (len(tasks) + 2),
+    ]
+    first = next(iter(scores))
+    for name, found in scores.items():
+        about = shapes["shapes"][name]
+        row = [name, f"{about['ratio']:.3f}", f"{about['spread']:.1%}"]
+        by_task = [[score for (task, _), score in found.items() if task == one] for one in tasks]
+        row += [spread(one) if one else "" for one in by_task]
+        row.append(f"{statistics.mean(map(statistics.mean, by_task)):.1f}" if all(by_task) else "")
+        both = sorted(set(found) & set(scores[first]))
+        row.append("" if name == first or len(both) < 3 else _difference(scores[first], found, both))
+        lines.append("| " + " | ".join(row) + " |")
+    told = (
+        "Times are shares of the dense model's, medians of runs in turn; the spread is of those runs. Differences are "
+        f"of equal tasks and seeds, with Student's interval over seeds of the mean of the {len(tasks)} tasks."
+    )
+    return "\n".join([*lines, "", f"{told} `{record['command']}`. {made_on(record)}"])
+
+
+def _difference(
+    first: dict[tuple[str, int], float], other: dict[tuple[str, int], float], both: list[tuple[str, int]]
+) -> str:
+    """By how much the first is better in the mean of its tasks, over seeds that have all of them."""
+    seeds = [seed for seed in {seed for _, seed in both} if len({t for t, s in both if s == seed}) > 1]
+    means = [statistics.mean(first[key] - other[key] for key in both if key[1] == seed) for seed in seeds]
+    if len(means) < 2:
+        return f"{statistics.mean(means):+.1f}" if means else ""
+    half = float(student_t.ppf(0.975, len(means) - 1)) * statistics.stdev(means) / math.sqrt(len(means))
+    mean = statistics.mean(means)
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
 def bench_table(record: dict[str, Any]) -> str:
@@ -871,6 +944,9 @@ TABLES = {
     "pretrain_runs": pretrain_runs_table,
     "pretrain_rates": pretrain_rates_table,
     "pretrain_finetuned": pretrain_finetuned_table,
+    "search_runs": search_latency_table,
+    "search_family": search_family_table,
+    "search_tasks": search_controls_table,
     "bench": bench_table,
     "aims": aims_table,
 }
@@ -880,6 +956,7 @@ SOURCES = {
     "pretrain_rates": "pretrain_runs",
     "pretrain_finetuned": "pretrain_runs",
     "glue_grid": "glue",
+    "search_family": "search_runs",
     "aims": "bench",
     "folders_strangers": "folders",
     "bulk_day": "bulk",

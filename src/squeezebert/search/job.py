@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -36,10 +37,13 @@ from squeezebert.training.dense import load_dense, matching_tokenizer
 from squeezebert.training.runs import add_model, save_model
 from squeezebert.training.squeeze import calibration_batches
 from squeezebert.training.stepping import write_json
+from squeezebert.training.trainer import duration
 
 Report = Callable[[str], None]
 PAGE = "report.html"
-_JOB, _TABLE = "job.json", "latency.json"
+_JOB, _TABLE, _TIME = "job.json", "latency.json", "time.json"
+# Seconds between notes of the time that a search took
+_NOTED = 10.0
 
 
 def run_search(places: SearchPlaces, options: SearchOptions, command: str, report: Report) -> str:
@@ -56,6 +60,8 @@ def run_search(places: SearchPlaces, options: SearchOptions, command: str, repor
     with only_run(output, inside=True):
         if (output / RESULT).exists() and read_json(output / RESULT).get("command") == command:
             return _summary(read_json(output / RESULT), output)
+        clock = _Clock(output / _TIME)
+        report = clock.noting(report)
         target = Target(options.engine, options.threads, options.tokens)
         dense = load_dense(places.checkpoint, report)
         tokenizer = matching_tokenizer(places.checkpoint, dense)
@@ -123,10 +129,32 @@ def run_search(places: SearchPlaces, options: SearchOptions, command: str, repor
                 "range": table.range,
             },
             "found": found,
+            "seconds": clock.seconds(),
         }
         write_report(record, output / PAGE)
         write_json(output / RESULT, record)
         return _summary(record, output)
+
+
+class _Clock:
+    """The time that a search takes, over resumes: noted with the lines that it says, so that a kill loses little."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.before: float = read_json(place)["seconds"] if place.exists() else 0.0
+        self.since = self.noted = time.monotonic()
+
+    def seconds(self) -> float:
+        return round(self.before + time.monotonic() - self.since, 1)
+
+    def noting(self, report: Report) -> Report:
+        def say(line: str) -> None:
+            if time.monotonic() - self.noted >= _NOTED and (self.place.parent / _JOB).exists():
+                self.noted = time.monotonic()
+                write_json(self.place, {"seconds": self.seconds()})
+            report(line)
+
+        return say
 
 
 def _learner(
@@ -238,4 +266,4 @@ def _summary(record: Mapping[str, Any], output: Path) -> str:
         if not has_layers(found["shape"]):
             lines.append("  warning: it has no layers left: nothing else is as fast")
         lines.append(f"  next: squeezebert distil TABLE --base {output / name} --teacher TEACHER --output MODEL")
-    return "\n".join([*lines, f"written: {output / PAGE}"])
+    return "\n".join([*lines, f"took {duration(record['seconds'])} in all", f"written: {output / PAGE}"])
