@@ -172,8 +172,9 @@ def test_copies(tmp_path, monkeypatch, capsys):
     pairs = [(text, text.replace("the", "this")) for text in posts if "the" in text]
     pairs += list(zip(posts, texts(40, seed=4), strict=True))
     (tmp_path / "pairs.csv").write_text("question1,question2\n" + "".join(f"{a},{b}\n" for a, b in pairs))
-    labels = [int(a.split()[-1] == b.split()[-1]) for a, b in pairs]
-    labelled = [f"{a},{b},{label}\n" for (a, b), label in zip(pairs, labels, strict=True)]
+    more = texts(60, seed=5)
+    labelled = [f"{text},{text} again,1\n" for text in more]
+    labelled += [f"{a},{b},0\n" for a, b in zip(more, texts(60, seed=6), strict=True)]
     (tmp_path / "labelled.csv").write_text("question1,question2,is_duplicate\n" + "".join(labelled))
     monkeypatch.chdir(tmp_path)
     assert sum(map(run_commands, blocks("copies.md", "sh"))) == 6
