@@ -695,7 +695,9 @@ def folders_table(record: dict[str, Any]) -> str:
         cells = [name, *(mean(lambda d, n=n: d["right"][n]) for n in ("sorter", "words"))]
         cells += [", ".join(difference(draw["better"]) for draw in draws)]
         cells += [mean(lambda d, n=n: d["in_three"][n]) for n in ("sorter", "words")]
-        cells += [mean(lambda d: d["sure"]), mean(lambda d: d["right_of_sure"]["estimate"])]
+        sure = sum(draw["sure"] for draw in draws)  # draws without a sure answer say nothing of what those are worth
+        right = sum(draw["sure"] * draw["right_of_sure"]["estimate"] for draw in draws)
+        cells += [mean(lambda d: d["sure"]), f"{100 * right / sure:.1f}" if sure else ""]
         lines.append("| " + " | ".join(cells) + " |")
     told = f"{record['test_rows']:,} test messages, paired; with a few examples a folder, means of "
     told += f"{len(record['few'][0]['draws'])} draws. Of the sure answers {whole['promised']:.0%} were to be right."
