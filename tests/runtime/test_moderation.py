@@ -112,7 +112,7 @@ def test_a_disguised_sentence_counts_as_if_it_stood_alone(model):
     bad, post = diluted(model, label)
     hidden = bad.replace("e", "\u0435")  # Cyrillic
     moderator = Moderator(model, Policy({label: Rule(None, 1.0)}))
-    found, _, _, reading = moderator.read(post.replace(bad, hidden))[0][label]
+    found, _, _, reading, _ = moderator.read(post.replace(bad, hidden))[0][label]
     assert found >= highest(model, bad, label) - 1e-4
     assert reading == "undisguised" or highest(model, hidden, label) > highest(model, bad, label)
 

@@ -84,6 +84,9 @@ def test_posts_come_as_lines_and_may_be_kept(single, tmp_path, capsys):
     assert run(*told, "--with-text") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines][-1] == "🙂 مرحبا"
+    assert [line["reasons"][0]["words"] for line in lines] == [line["text"] for line in lines]
+    assert run(*told) == 0
+    assert all("words" not in json.loads(line)["reasons"][0] for line in capsys.readouterr().out.splitlines())
     assert {line["outcome"] for line in lines} == {"review"}
 
 

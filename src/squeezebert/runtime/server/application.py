@@ -112,7 +112,7 @@ def make_application(service: Service) -> FastAPI:
         kinds = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
         detail = str(error.detail)
         if error.status_code == 400:
-            detail = "the body cannot be read as JSON"
+            detail = "the body cannot be read as JSON: it has to be UTF-8, and not nested too deep"
         response = _refuse(request, Refusal(error.status_code, kinds.get(error.status_code, "refused"), detail))
         response.headers.update(error.headers or {})
         return response
