@@ -7,7 +7,10 @@ paired; intervals are each draw's. Then a fourth of the folders is held out, and
 are sentences of film reviews: how well is a stranger told from a message that belongs somewhere, and how many are
 sorted. The baseline says so by its highest probability, with the same share of its own training messages set aside
 for it. Its terms (words and pairs, or pieces of words as well) and its strength of regularisation are the best on the
-messages that it learns, by cross-validation (for strangers among all messages, those of all folders).
+messages that it learns, by cross-validation (for strangers among all messages, those of all folders). Last, whether
+sure answers are as often right as was promised, of sorters with few folders: of any, of folders that are alike (one and
+those whose messages are nearest on the mean), of any with labels shuffled, and with each example there a second time in
+another case.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ DRAWS = 3
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0)
 HELD_OUT = 19
 PIECES = (2, 5)
+SMALL = ((2, 5), (5, 5), (5, 10), (10, 10), (5, 20))  # folders, and examples of each
+SORTERS = 77
 FOLDS = 3
 MANY = 3000  # messages from which on one split says enough
 
@@ -185,6 +190,48 @@ def strangers(known: Any, train: Any, test: Any, films: list[str], per: int | No
     return cells
 
 
+def promises(known: Any, train: Any, test: Any) -> list[dict[str, Any]]:
+    """How often sorters of a few folders are sure, and how many of them are less often right than they promise."""
+    (texts, names), (new, truth) = train, test
+    folders = np.unique(names)
+    vectors = known.vectors(texts)
+    means = np.stack([vectors[names == folder].mean(0) for folder in folders])
+    alike = np.argsort(-(means @ means.T) / np.linalg.norm(means, axis=1), axis=1, kind="stable")
+    cells = []
+    for kind in ("any", "alike", "labels shuffled", "twice"):
+        for count, per in SMALL:
+            found: dict[str, list[float]] = {"sure": [], "right": [], "of": [], "out_of_scope": []}
+            for seed in range(SORTERS):
+                draw = np.random.default_rng([seed, count, per])
+                chosen = folders[alike[seed % len(folders)][:count]] if kind == "alike" else None
+                chosen = draw.choice(folders, count, replace=False) if chosen is None else chosen
+                rows = np.concatenate(
+                    [draw.choice(np.flatnonzero(names == one), per, replace=False) for one in chosen]
+                )
+                given, labels = [texts[i] for i in rows], [str(name) for name in names[rows]]
+                if kind == "labels shuffled":
+                    labels = [str(label) for label in draw.permutation(labels)]
+                if kind == "twice":
+                    given, labels = [*given, *(f"{text.upper()} " for text in given)], [*labels, *labels]
+                sorter = Folders(known)
+                sorter.learn(given, labels)
+                asked = np.flatnonzero(np.isin(truth, chosen))
+                answers = sorter.sort([new[i] for i in asked])
+                sure = [answer.folder == truth[i] for answer, i in zip(answers, asked, strict=True) if answer.folder]
+                found["sure"].append(len(sure) / len(asked))
+                found["right"].append(float(sum(sure)))
+                found["of"].append(float(len(sure)))
+                found["out_of_scope"].append(float(np.mean([answer.out_of_scope for answer in answers])))
+            shares = [right / of for right, of in zip(found["right"], found["of"], strict=True) if of]
+            cell = {"kind": kind, "folders": count, "per_folder": per, "sorters": SORTERS, "some_sure": len(shares)}
+            cell |= {"sure": float(np.mean(found["sure"])), "out_of_scope": float(np.mean(found["out_of_scope"]))}
+            cell["right_of_sure"] = sum(found["right"]) / max(sum(found["of"]), 1)
+            cell["below_promise"] = sum(share < sorter.precision for share in shares)
+            print(cell, flush=True)
+            cells.append(cell)
+    return cells
+
+
 def main() -> None:
     options = parser_of(__doc__).parse_args()
     warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -211,6 +258,8 @@ def main() -> None:
     print(timings)
     found = {"folders": 77, "test_rows": len(test[0]), "whole": whole, "few": few}
     found["strangers"] = cells
+    capitals = [f"{text.upper()} " for text in train[0]]
+    found["promises"] = promises(known_vectors(encoder, options.work, "folders", capitals), train, test)
     found["seconds"] = None if options.timings_of_a_busy_machine else timings
     write_record("folders", options, encoder, found)
 

@@ -121,8 +121,7 @@ def draw_pretraining(record: dict[str, Any]) -> Any:
     for column in (0, 1):
         loss, order = grid[:, column]
         for run in record["runs"]:
-            arm, rows = run["arm"], run["rows"]
-            one = seconds["-".join(arm.split("-")[:2])]
+            arm, rows, one = run["arm"], run["rows"], seconds[run["model"]]
             xs = [row["step"] * one / 3600 if column == 0 else row["tokens"] / 1e6 for row in rows]
             loss.plot(xs, [row["held_out_mlm_loss"] for row in rows], label=arm)
             order.plot(xs, [100 * row["held_out_sop_accuracy"] for row in rows], label=arm)

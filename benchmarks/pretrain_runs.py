@@ -303,7 +303,7 @@ def record(work: Path, data: Path) -> None:
         rows = [json.loads(line) for line in (work / arm / LOG).read_text().splitlines()]
         done = json.loads((work / arm / RECORD).read_text()) if (work / arm / RECORD).exists() else {}
         about = {name: done.get(name) for name in ("options", "parameters", "padding")}
-        runs.append({"arm": arm, "finished": bool(done), **about, "rows": rows})
+        runs.append({"arm": arm, "model": f"groups-{groups_of(arm)}", "finished": bool(done), **about, "rows": rows})
     kept = ("splits", "left_out", "tokens_a_second", "vocabulary_entries", "sources")
     told = {
         "command": "python " + shlex.join(["benchmarks/pretrain_runs.py", "record"]),

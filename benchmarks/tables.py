@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student_t
+from scipy.stats import ttest_1samp
 
 from squeezebert.benchmark.bench_report import markdown
 from squeezebert.data.statistics import wilson_interval
@@ -220,7 +220,7 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
     ]
     for run in record["runs"]:
         row = run["rows"][-1]
-        hours = row["step"] * record["plan"]["seconds"][_model_of(run["arm"])] / 3600
+        hours = row["step"] * record["plan"]["seconds"][run["model"]] / 3600
         asked = row["held_out_sop_asked"]
         order = wilson_interval(round(row["held_out_sop_accuracy"] * asked), asked)
         cells = [run["arm"] + ("" if run["finished"] else " (not finished)")]
@@ -279,10 +279,6 @@ def pretrain_finetuned_table(record: dict[str, Any]) -> str:
         "Intervals are of the run with the median score and, paired by row, of that and the one from random weights."
     )
     return "\n".join([*lines, "", told])
-
-
-def _model_of(arm: str) -> str:
-    return "-".join(arm.split("-")[:2])
 
 
 def search_latency_table(record: dict[str, Any]) -> str:
@@ -351,9 +347,8 @@ def _difference(
     means = [statistics.mean(first[key] - other[key] for key in both if key[1] == seed) for seed in seeds]
     if len(means) < 2:
         return f"{statistics.mean(means):+.1f}" if means else ""
-    half = float(student_t.ppf(0.975, len(means) - 1)) * statistics.stdev(means) / math.sqrt(len(means))
-    mean = statistics.mean(means)
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+    limits = ttest_1samp(means, 0).confidence_interval(0.95)
+    return f"{statistics.mean(means):+.1f} ({limits.low:+.1f} to {limits.high:+.1f})"
 
 
 def bench_table(record: dict[str, Any]) -> str:
@@ -738,6 +733,21 @@ def folders_strangers_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", told])
 
 
+def folders_promise_table(record: dict[str, Any]) -> str:
+    """What sure answers of small sorters are worth, and of how many sorters they are worth less than promised."""
+    lines = [
+        "| folders | examples | sorters with sure answers | sure, % | right of the sure, % | sorters below "
+        f"{record['whole']['promised']:.0%} | in-scope messages out of scope, % |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for cell in record["promises"]:
+        row = [f"{cell['folders']}, {cell['kind']}", f"{cell['per_folder']} a folder"]
+        row += [f"{cell['some_sure']} of {cell['sorters']}", f"{100 * cell['sure']:.1f}"]
+        row += [f"{100 * cell['right_of_sure']:.1f}" if cell["some_sure"] else "", str(cell["below_promise"])]
+        lines.append("| " + " | ".join([*row, f"{100 * cell['out_of_scope']:.1f}"]) + " |")
+    return "\n".join([*lines, "", job_told(record)])
+
+
 def ranking_table(record: dict[str, Any]) -> str:
     """MAP and nDCG of each way, and by how much the first is better, readers paired."""
     metrics = {"average precision": "MAP", "ndcg": f"nDCG of {record['first']}"}
@@ -918,6 +928,7 @@ TABLES = {
     "browser": browser_table,
     "folders": folders_table,
     "folders_strangers": folders_strangers_table,
+    "folders_promise": folders_promise_table,
     "ranking": ranking_table,
     "summaries": summaries_table,
     "copies_pairs": copies_pairs_table,
@@ -961,6 +972,7 @@ SOURCES = {
     "search_family": "search_runs",
     "aims": "bench",
     "folders_strangers": "folders",
+    "folders_promise": "folders",
     "bulk_day": "bulk",
     "copies_pairs": "copies",
     "copies_sweep": "copies",

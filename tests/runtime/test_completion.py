@@ -114,6 +114,8 @@ def test_long_and_odd_texts_are_read_around_the_gap(words, precision):
 
 
 def test_what_cannot_be_asked_is_explained(completer, single):
+    with pytest.raises(TextError, match="no gap to fill"):
+        completer.fill("a boat named __init__")
     with pytest.raises(TextError, match=r"no gap to fill: write \[MASK\] or ___"):
         completer.fill("nothing is missing, a_b neither")
     with pytest.raises(TextError, match="65 gaps, and 64 are filled at most"):

@@ -103,14 +103,6 @@ def test_nothing_is_sure_by_luck(encoder):
         made = Folders(encoder)
         made.learn(texts, [str(random.choice(["one", "other"])) for _ in texts])
         assert made.quality.threshold > 1, count
-    # 24 right answers of 24 are no 90 % with 95 % certainty, 25 are
-    for count, found in ((24, False), (25, True)):
-        threshold = folders_module._threshold(np.linspace(0.5, 1, count), np.ones(count, bool), 0.9)
-        assert (threshold == 0.5) == found
-    # Equal probabilities are on one side of it: half of these are wrong
-    same = np.r_[np.full(40, 0.9), np.full(40, 0.6)]
-    right = np.r_[np.ones(40, bool), np.arange(40) % 2 == 0]
-    assert folders_module._threshold(same, right, 0.9) == 0.9
 
 
 def test_probabilities_mean_what_they_say(encoder):

@@ -72,7 +72,8 @@ def test_the_end_of_a_long_post_counts(model):
     assert all(later[0] < earlier[1] for earlier, later in itertools.pairwise(windows))  # they overlap
     reason = max(windows, key=lambda window: window[2].probabilities[label])
     found = moderator.read(post)[0][label]
-    assert found[1:3] == reason[:2]
+    assert (found.start, found.start + len(found.words)) == reason[:2]
+    assert found.words == post[slice(*reason[:2])]
 
 
 def diluted(model, label):
@@ -112,7 +113,7 @@ def test_a_disguised_sentence_counts_as_if_it_stood_alone(model):
     bad, post = diluted(model, label)
     hidden = bad.replace("e", "\u0435")  # Cyrillic
     moderator = Moderator(model, Policy({label: Rule(None, 1.0)}))
-    found, _, _, reading, _ = moderator.read(post.replace(bad, hidden))[0][label]
+    found, _, _, reading = moderator.read(post.replace(bad, hidden))[0][label]
     assert found >= highest(model, bad, label) - 1e-4
     assert reading == "undisguised" or highest(model, hidden, label) > highest(model, bad, label)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +187,24 @@ def test_networks_that_take_longer_than_predicted_are_not_taken(
     monkeypatch.setattr(finding, "time_network", lambda *given: {"ms": 9.6, "anchor_ms": 10.0, "ratio": 0.96})
     assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "late") == 0
     assert "warning: that is 20% over the budget" in capsys.readouterr().err
+
+
+def test_the_time_of_a_killed_search_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    (tmp_path / "job.json").write_text("{}")
+    said: list[str] = []
+    say = job._Clock(tmp_path / "time.json").noting(said.append)
+    now[0] = 5.0
+    say("begun")
+    assert not (tmp_path / "time.json").exists()
+    now[0] = 30.0
+    say("gone on")  # and is killed later
+    now[0] = 100.0
+    again = job._Clock(tmp_path / "time.json")
+    now[0] = 107.0
+    assert again.seconds() == 37.0
+    assert said == ["begun", "gone on"]
 
 
 def test_another_checkpoint_or_text_is_another_search(

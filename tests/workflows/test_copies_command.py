@@ -159,7 +159,7 @@ def test_a_classifiers_threshold_is_chosen_too(classifier, tmp_path, capsys):
     (tmp_path / "pairs.tsv").write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
     told = ("pairs", "choose", classifier, tmp_path / "pairs.tsv", "--output", tmp_path / "rule.yaml")
     assert run(*told, "--least-precision", 1) == 1
-    assert "with 95% certainty (nothing can)" in capsys.readouterr().err
+    assert "no probability reaches it; 95% certainty is asked for: ask for less" in capsys.readouterr().err
     assert run(*told, "--least-precision", 1, "--certainty", 0.5) == 0
     rule = read_rule(tmp_path / "rule.yaml")
     assert (rule.measure, rule.positive) == ("probability", "1")

@@ -71,9 +71,11 @@ def test_a_precision_that_cannot_be_reached_is_said(single, tmp_path, capsys):
     told = ("policy", single.output, posts, "--output", tmp_path / "p.yaml", "--labels", "busy")
     assert run(*told) == 0
     said = capsys.readouterr().err
-    assert "no threshold reaches a precision of 0.95 with 95% certainty on these rows: nothing is blocked" in said
-    assert "It takes 52 rows that are blocked without an error" in said
+    assert "no threshold reaches a precision of 0.95: nothing is blocked; 95% certainty is asked for" in said
+    assert "give more rows (52 without an error at the least)" in said
     assert "warning: 1 rows with the label are too few" in said
+    assert run(*told, "--certainty", 0.5, "--overwrite") == 0
+    assert "nothing is blocked; these rows have no such threshold" in capsys.readouterr().err
     assert set(yaml.safe_load((tmp_path / "p.yaml").read_text())["labels"]["busy"]) == {"review"}
 
 

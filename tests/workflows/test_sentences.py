@@ -110,6 +110,7 @@ def test_a_shorter_limit_goes_where_the_model_goes(encoder, tmp_path):
     again = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
     assert again.max_seq_length == 12
     np.testing.assert_allclose(again.encode([long]), load(tmp_path / "saved", 1).encode([long]), atol=2e-6)
-    (tmp_path / "saved" / "sentence_bert_config.json").write_text("{}")
-    with pytest.raises(FolderError, match="damaged"):
-        SentenceEncoder.load(str(tmp_path / "saved"))
+    for wrong in ("{}", "[]", '{"max_seq_length": "x"}', '{"max_seq_length": 4096}'):
+        (tmp_path / "saved" / "sentence_bert_config.json").write_text(wrong)
+        with pytest.raises(FolderError, match=r"sentence_bert_config\.json: damaged"):
+            SentenceEncoder.load(str(tmp_path / "saved"))

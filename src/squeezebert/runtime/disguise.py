@@ -32,8 +32,8 @@ _AFTER_LETTERS = re.compile(rf"(?<={_LETTER})\${{2,}}(?!\w)")
 # What is guessed in a reading of its own, because ordinary text has it too: signs that part a word, more that stand
 # for letters, and any before or behind them
 _PARTS_LETTERS = re.compile(rf"(?<={_LETTER})(?:[._|*~^·•-]{{1,3}})(?={_LETTER})")
-_GUESSED = str.maketrans("@$!|013457+(€£689", "asiloieasttcelbbg")
 _GUESSED_SIGNS = "@$!|013457+(€£689"
+_GUESSED = str.maketrans(_GUESSED_SIGNS, "asiloieasttcelbbg")
 _BETWEEN_GUESSED = re.compile(rf"(?<={_LETTER})[{_GUESSED_SIGNS}]+(?={_LETTER})")
 _BEFORE_GUESSED = re.compile(rf"{_BEGINS}[@$!013457€£89](?={_LETTER}{{3}})")
 _AFTER_GUESSED = re.compile(rf"(?<={_LETTER}{{2}})(?:[+@]|\$+)(?!\w)")

@@ -23,6 +23,7 @@ from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.ranking import check_same, text_key
+from squeezebert.runtime.thresholds import precise_threshold
 
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -37,13 +38,13 @@ _PARTS, _LEFT_OUT = 5, 2000
 # Cosine, seen from the mean of all examples, from which on two are copies but for case, quoting and the like. They are
 # left out together: else each would be answered by its copy, and new messages, which have none, would look strange
 _COPY = 0.9
-# One-sided 95 % of a share that was observed (Wilson 1927): a share of few answers is reached by luck
-_CERTAIN = 1.6449
 # By what scores are multiplied before they become probabilities
 _SHARPNESS = tuple(10.0**power for power in np.arange(-1.0, 1.01, 0.05))
 # How much a doubtful answer adds to what a distant text says of being out of scope: cosine a unit of log-probability
 _DOUBT = 0.1
 _SMALLEST = 1e-12
+# No probability is as high
+_UNSURE = 1.0 + _SMALLEST
 _BLOCK = 1024
 
 
@@ -297,18 +298,19 @@ class Folders:
             rows.append(asked)
             scores.append(x[asked] @ fit_logistic(x[learned], self.places[learned], folders, _PENALTY))
         left_out, logits = np.concatenate(rows), np.concatenate(scores)
-        quality = Quality((0,) * folders, (0,) * folders, 1.0, 1.0 + _SMALLEST, -np.inf)
+        quality = Quality((0,) * folders, (0,) * folders, 1.0, _UNSURE, -np.inf)
         if len(left_out):
             places = self.places[left_out]
             sharpness = min(_SHARPNESS, key=lambda value: _cross_entropy(logits * value, places))
             probabilities = _probabilities(logits, sharpness)
             right, confidences = probabilities.argmax(1) == places, probabilities.max(1)
             familiar = _familiar(self._nearest(self.vectors[left_out], copies, left_out), confidences)
+            threshold = precise_threshold(confidences, right, self.precision, floor=float(confidences.min()))
             quality = Quality(
                 tuple(np.bincount(places, minlength=folders).tolist()),
                 tuple(np.bincount(places[right], minlength=folders).tolist()),
                 sharpness,
-                _threshold(confidences, right, self.precision),
+                _UNSURE if threshold is None else threshold,
                 float(np.quantile(familiar, self.scope)) if self.scope else -np.inf,
             )
         self.quality = quality if self.precision else replace(quality, threshold=0.0)
@@ -424,16 +426,3 @@ def _cross_entropy(logits: Vectors, places: Places) -> float:
     highest = logits.max(1, keepdims=True)
     total = np.log(np.exp(logits - highest).sum(1)) + highest[:, 0]
     return float((total - logits[np.arange(len(places)), places]).mean())
-
-
-def _threshold(confidences: Array, right: NDArray[np.bool_], precision: float) -> float:
-    """The lowest probability from which on, with 95 % certainty, so large a share of answers is right; above 1 where
-    there is none.
-    """
-    order = np.argsort(-confidences, kind="stable")
-    n = np.arange(1, len(order) + 1)
-    shares, z = np.cumsum(right[order]) / n, _CERTAIN
-    lower = (shares + z * z / (2 * n) - z * np.sqrt(shares * (1 - shares) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-    whole = np.append(np.diff(confidences[order]) < 0, True)  # equal probabilities are on one side
-    reached = np.flatnonzero((lower >= precision) & whole)
-    return float(confidences[order[reached[-1]]]) if len(reached) else 1.0 + _SMALLEST

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from squeezebert.files.errors import OptionError
 from squeezebert.files.settings import read_settings, write_settings
@@ -27,9 +27,19 @@ OUTCOMES = ("allow", "review", "block")
 
 Outcome = Literal["allow", "review", "block"]
 Reading = Literal["as written", "undisguised"]
-Highest = tuple[float, int, int, Reading, str]
-"""The highest probability of a label, the window or sentence that has it (start and end, in characters), of which
-reading, and its words there."""
+
+
+class Highest(NamedTuple):
+    """The highest probability of a label, and what has it."""
+
+    probability: float
+    """of all windows, sentences and readings"""
+    start: int
+    """where the window or sentence starts, in characters of the reading"""
+    words: str
+    """the window or sentence"""
+    reading: Reading
+    """which reading of the post it stands in"""
 
 
 @dataclass(frozen=True)
@@ -167,15 +177,15 @@ class Moderator:
         highest, windows = self._read(readings)
         reasons = []
         for label, rule in self.policy.labels.items():
-            probability, start, end, reading, words = highest[label]
+            probability, start, words, reading = highest[label]
             for outcome, threshold in (("block", rule.block), ("review", rule.review)):
                 if threshold is not None and probability >= threshold:
-                    named = cast(Outcome, outcome)
-                    reasons.append(Reason(named, label, probability, threshold, start, end, reading, words))
+                    place = start, start + len(words), reading, words
+                    reasons.append(Reason(cast(Outcome, outcome), label, probability, threshold, *place))
                     break
         reasons.sort(key=lambda reason: (-OUTCOMES.index(reason.outcome), -(reason.probability or 0.0)))
         outcome = reasons[0].outcome if reasons else "allow"
-        probabilities = {label: found[0] for label, found in highest.items()}
+        probabilities = {label: found.probability for label, found in highest.items()}
         return Decision(outcome, tuple(reasons), probabilities, windows, digest)
 
     def read(self, text: str) -> tuple[dict[str, Highest], int]:
@@ -206,8 +216,8 @@ class Moderator:
             nonlocal windows
             windows += 1
             for label, probability in answer.probabilities.items():
-                if label not in highest or probability > highest[label][0]:
-                    highest[label] = (probability, start, start + len(words), reading, words)
+                if label not in highest or probability > highest[label].probability:
+                    highest[label] = Highest(probability, start, words, reading)
 
         # Each once: most sentences are the same in all readings
         sentences: dict[str, tuple[int, Reading]] = {}

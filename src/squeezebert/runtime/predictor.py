@@ -395,7 +395,7 @@ def load(
     if limit.is_file():
         try:
             model.shorten(json.loads(limit.read_text(encoding="utf-8"))["max_seq_length"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OptionError) as error:
             raise FolderError(f"{limit}: damaged ({error}): save the model again, or remove the file") from error
     return model
 

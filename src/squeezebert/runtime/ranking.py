@@ -26,8 +26,7 @@ _EVENNESS = 3.0
 # What a disliked item counts next to a liked one: as in Rocchio's formula, which finds that dislikes say less
 _DISLIKED = 0.25
 _SMALLEST = 1e-12
-# Items that stand for all in the regression, and how strongly its weights are drawn to zero: the best of three on
-# readers of one to five subjects
+# Items that stand for all in the regression, and how strongly its weights are drawn to zero
 _AT_LARGE = 1000
 _PENALTY = 1 / 1500
 # A spread below which scores differ by rounding alone

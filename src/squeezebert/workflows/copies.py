@@ -20,6 +20,7 @@ from squeezebert.runtime.copies import Cluster, Copies, find_copies, import_fais
 from squeezebert.runtime.pairs import POSITIVE, CopyRule, PairScorer, exact_copies, read_rule, write_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
+from squeezebert.runtime.thresholds import precise_threshold
 from squeezebert.workflows.job_options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
 from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
@@ -125,7 +126,7 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
     `TableError` for the rows, and `OptionError` where the output cannot be written or is there, the label of copies is
     not to be found, or no threshold reaches the precision.
     """
-    from squeezebert.data.thresholds import describe, fewest, precise_threshold, reached
+    from squeezebert.workflows.reached import describe, reached, unreached
 
     check_place(options.output, overwrite=options.overwrite, others=(options.data,))
     model = load(options.folder, options.threads, options.precision)
@@ -151,12 +152,9 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
     scores = np.concatenate(parts)
     threshold = precise_threshold(scores, present, options.least_precision, options.certainty, float(scores.min()))
     if threshold is None:
-        least = fewest(options.least_precision, options.certainty)
-        takes = f"that takes {least} pairs which are found without an error, at the least" if least else "nothing can"
         raise OptionError(
-            f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it on these rows with "
-            f"{options.certainty:.0%} certainty ({takes}): give more rows, ask for less, or take the rows as they are "
-            "with --certainty 0.5"
+            f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it; "
+            f"{unreached(options.least_precision, options.certainty)}"
         )
     held = scores >= threshold
     told = reached(held, present)

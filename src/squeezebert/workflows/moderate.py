@@ -18,6 +18,7 @@ from squeezebert.files.places import check_place
 from squeezebert.files.tables import RowError
 from squeezebert.runtime.moderation import Moderator, Policy, Rule, read_policy, write_policy
 from squeezebert.runtime.predictor import Predictor, load
+from squeezebert.runtime.thresholds import complete_threshold, fewest, precise_threshold
 from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
 from squeezebert.workflows.options import LabelledColumns
 from squeezebert.workflows.predict import check_output, json_line, open_output, watched
@@ -48,7 +49,7 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
         highest, _ = moderator.read(text)
         if highest:
-            found.append([highest[label][0] for label in labels])
+            found.append([highest[label].probability for label in labels])
             names.append(truth[row])
     if not found:
         raise TableError(f"{options.data}: all rows are longer than {options.longest} characters: raise --longest")
@@ -92,50 +93,47 @@ def choose_rule(
 
     Blocked is from the threshold on that finds most of those that reach `block_precision`, if any does; reviewed from
     the highest at which `review_recall` is reached. Both are reached beyond these rows with `certainty`, as
-    `squeezebert.data.thresholds` says. A threshold lies half-way to the next lower score.
+    `squeezebert.runtime.thresholds` says. A threshold lies half-way to the next lower score.
     """
-    from squeezebert.data import thresholds
+    from squeezebert.workflows.reached import reached
 
-    block = thresholds.precise_threshold(scores, present, block_precision, certainty)
-    review = thresholds.complete_threshold(scores, present, review_recall, certainty)
+    block = precise_threshold(scores, present, block_precision, certainty)
+    review = complete_threshold(scores, present, review_recall, certainty)
     if block is not None:
         review = min(review, block)
     rule = Rule(review, block)
-    reached: dict[str, Any] = {"present": int(present.sum())}
+    told: dict[str, Any] = {"present": int(present.sum())}
     for name, threshold in (("block", block), ("review", review)):
         if threshold is not None:
             held = scores >= threshold
-            reached |= {name: {"posts": int(held.sum()), **thresholds.reached(held, present)}}
-            reached[name]["harmless"] = round(float(held[~present].mean()), 4)
-    return rule, reached
+            harmless = round(float(held[~present].mean()), 4)
+            told[name] = {"posts": int(held.sum()), "harmless": harmless, **reached(held, present)}
+    return rule, told
 
 
 def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Iterator[str]:
     """Say what a label's thresholds reach, and what they cannot."""
-    from squeezebert.data import thresholds
+    from squeezebert.workflows import reached as rows
 
     for name, verb in (("block", "blocked"), ("review", "reviewed or blocked")):
         threshold = getattr(rule, name)
         if threshold is None:
-            least = thresholds.fewest(options.block_precision, options.certainty)
-            takes = f"{least} rows that are blocked without an error, at the least" if least else "more than any rows"
-            yield (
-                f"no threshold reaches a precision of {options.block_precision:g} with {options.certainty:.0%} "
-                f"certainty on these rows: nothing is blocked. It takes {takes}; --certainty 0.5 takes the rows as "
-                "they are"
-            )
+            way_out = rows.unreached(options.block_precision, options.certainty)
+            yield f"no threshold reaches a precision of {options.block_precision:g}: nothing is blocked; {way_out}"
             continue
         found = reached[name]
-        yield f"{verb} from {threshold:.3f} on: {found['posts']} posts, {thresholds.describe(found)}"
+        yield f"{verb} from {threshold:.3f} on: {found['posts']} posts, {rows.describe(found)}"
         once, often = found["harmless"], 1 - (1 - found["harmless"]) ** _LONGER
         yield f"  and {once:.1%} of the harmless ones, or about {often:.1%} of such as are {_LONGER} times as long"
         if name == "block" and found["posts"] < _FEW:
             yield f"warning: {found['posts']} posts are few to know a precision by; give more rows"
-        rare = thresholds.fewest(options.review_recall, options.certainty)
-        if name == "review" and reached["present"] < rare:
+        least = fewest(options.review_recall, options.certainty)
+        if name == "review" and (least is None or reached["present"] < least):
             yield (
                 f"warning: {reached['present']} rows with the label are too few to find {options.review_recall:.0%} "
-                f"with {options.certainty:.0%} certainty, which takes {rare}: all of these are found"
+                f"with {options.certainty:.0%} certainty"
+                + ("" if least is None else f", which takes {least}")
+                + ": all of these are found"
             )
 
 

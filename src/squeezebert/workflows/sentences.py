@@ -20,7 +20,6 @@ from sentence_transformers.util import load_dir_path
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.predictor import LIMIT, load
 
-# Where the longest input is kept when it was set; sentence-transformers' own name for it
 # What sentence-transformers writes itself when it saves a model
 _OF_THE_LIBRARY = ("modules.json", "config_sentence_transformers.json", "README.md")
 

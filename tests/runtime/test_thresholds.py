@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from squeezebert.data.thresholds import complete_threshold, fewest, lowest_share, precise_threshold
+from squeezebert.data.statistics import wilson_interval
+from squeezebert.runtime.thresholds import complete_threshold, fewest, lowest_share, precise_threshold
 from squeezebert.workflows.moderate import as_posts, choose_rule
 
 
@@ -47,13 +48,25 @@ def test_errors_that_are_allowed_are_not_spent_for_nothing():
 
 def test_too_few_rows_promise_nothing():
     assert fewest(0.95, 0.95) == 52
-    assert fewest(1.0, 0.95) == 0
+    assert fewest(0.95, 0.5) == 1
+    assert fewest(1.0, 0.95) is None
+    for right, of in ((0, 5), (3, 7), (40, 40), (90, 100)):
+        expected = wilson_interval(right, of, level=0.9).low  # both sides of it hold 95 % by themselves
+        assert lowest_share(np.array(right), np.array(of), 0.95) == pytest.approx(expected, abs=1e-12)
     for count in (51, 52):
         present = np.arange(2 * count) < count
         chosen = precise_threshold(present * 0.8, present, 0.95)
         assert chosen == (0.4 if count == 52 else None)
     present = np.arange(20) < 10
     assert complete_threshold(present * 0.8, present, 0.95) == 0.4  # all ten are found
+
+
+def test_equal_scores_are_on_one_side():
+    scores = np.r_[np.full(40, 0.9), np.full(40, 0.6)]
+    right = np.r_[np.ones(40, bool), np.arange(40) % 2 == 0]
+    assert precise_threshold(scores, right, 0.9) == 0.75  # half of those at 0.6 are wrong
+    for count, found in ((24, None), (25, 0.5)):  # 24 of 24 are no 90 % with 95 % certainty, 25 are
+        assert precise_threshold(np.linspace(0.5, 1, count), np.ones(count, bool), 0.9, floor=0.5) == found
 
 
 def test_others_keep_the_promise():
