@@ -8,9 +8,9 @@ are sentences of film reviews: how well is a stranger told from a message that b
 sorted. The baseline says so by its highest probability, with the same share of its own training messages set aside
 for it. Its terms (words and pairs, or pieces of words as well) and its strength of regularisation are the best on the
 messages that it learns, by cross-validation (for strangers among all messages, those of all folders). Last, whether
-sure answers are as often right as was promised, of sorters with few folders: of any, of folders that are alike (one and
-those whose messages are nearest on the mean), of any with labels shuffled, and with each example there a second time in
-another case.
+sure answers are as often right as was promised, of sorters with few folders: of any, of folders that are alike (one
+and those whose messages are nearest on the mean), of any with labels shuffled, and of any with each example there a
+second time in another case.
 """
 
 from __future__ import annotations
