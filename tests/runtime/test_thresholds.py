@@ -19,7 +19,7 @@ def test_it_is_the_one_that_finds_most():
     random = np.random.default_rng(1)
     scores, present = rows(random, 2000, 0.2, 2.5)
     for certainty in (0.5, 0.95):
-        chosen = precise_threshold(scores, present, 0.9, certainty)
+        chosen = precise_threshold(scores, present, 0.9, certainty=certainty)
         # Every threshold by hand
         able = {}
         for threshold in scores:
@@ -30,8 +30,8 @@ def test_it_is_the_one_that_finds_most():
         assert (scores[present] >= chosen).sum() == max(able.values())
         best = max(threshold for threshold, right in able.items() if right == max(able.values()))
         assert scores[scores < best].max() < chosen < best
-    assert precise_threshold(scores, present, 0.9, 0.5) < precise_threshold(scores, present, 0.9, 0.95)
-    review = complete_threshold(scores, present, 0.97, 0.5)
+    assert precise_threshold(scores, present, 0.9, certainty=0.5) < precise_threshold(scores, present, 0.9)
+    review = complete_threshold(scores, present, 0.97, certainty=0.5)
     assert (scores[present] >= review).mean() >= 0.97
     assert (scores[present] > np.sort(scores[present & (scores > review)])[0]).mean() < 0.97
 

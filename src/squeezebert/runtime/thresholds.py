@@ -17,7 +17,7 @@ Counts = NDArray[np.int64]
 
 
 def precise_threshold(
-    scores_N: Array, right_N: Flags, precision: float, certainty: float = 0.95, floor: float = 0.0
+    scores_N: Array, right_N: Flags, precision: float, *, certainty: float = 0.95, floor: float = 0.0
 ) -> float | None:
     """Return a threshold from which on at least `precision` of the answers are right; None where none is.
 
@@ -35,7 +35,7 @@ def precise_threshold(
 
 
 def complete_threshold(
-    scores_N: Array, right_N: Flags, recall: float, certainty: float = 0.95, floor: float = 0.0
+    scores_N: Array, right_N: Flags, recall: float, *, certainty: float = 0.95, floor: float = 0.0
 ) -> float:
     """Return the highest threshold at which at least `recall` of what is right is found, as above.
 

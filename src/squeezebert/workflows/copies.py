@@ -150,7 +150,9 @@ def choose_threshold(options: PairsChooseOptions, report: Callable[[str], None])
             parts.append(scorer.scores([_texts(example) for example in examples[start : start + _PAIRS]]))
             bar.update(len(parts[-1]))
     scores = np.concatenate(parts)
-    threshold = precise_threshold(scores, present, options.least_precision, options.certainty, float(scores.min()))
+    threshold = precise_threshold(
+        scores, present, options.least_precision, certainty=options.certainty, floor=float(scores.min())
+    )
     if threshold is None:
         raise OptionError(
             f"--least-precision {options.least_precision:g}: no {scorer.measure} reaches it; "

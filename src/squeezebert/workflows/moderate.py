@@ -97,8 +97,8 @@ def choose_rule(
     """
     from squeezebert.workflows.reached import reached
 
-    block = precise_threshold(scores, present, block_precision, certainty)
-    review = complete_threshold(scores, present, review_recall, certainty)
+    block = precise_threshold(scores, present, block_precision, certainty=certainty)
+    review = complete_threshold(scores, present, review_recall, certainty=certainty)
     if block is not None:
         review = min(review, block)
     rule = Rule(review, block)
