@@ -56,7 +56,7 @@ SHINGLES: dict[str, tuple[str, int]] = {
     "5 characters": ("character", 5),
 }
 EDITS = ("typing errors", "words left out", "words added", "halves exchanged", "another word")
-PRECISION = 0.9
+PRECISION = 0.8
 RESAMPLES = 2000
 PART = 5000
 GRID = [round(0.5 + 0.01 * step, 2) for step in range(50)]
@@ -430,8 +430,9 @@ def main() -> None:
     versions |= package_versions(("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn"))
     commands: dict[str, str] = kept.get("commands", {})
     record = {**kept, "commands": commands, "machine": describe_machine(), "versions": versions, "threads": 1}
-    record["busy"] = options.busy
+    record["busy"] = {**kept.get("busy", {})}
     for stage in options.stages.split(","):
+        record["busy"][stage] = options.busy
         if stage == "pairs":
             record["qqp"] = qqp(options.data, model)
             record["stsb"] = stsb(options.data, model, record["qqp"].pop("kind"))

@@ -799,8 +799,8 @@ def _with_interval(value: list[float], digits: int = 3) -> str:
     return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _busy(record: dict[str, Any]) -> str:
-    return "The machine had other work to do: times are too long. " if record.get("busy") else ""
+def _busy(record: dict[str, Any], stage: str) -> str:
+    return "The machine had other work to do: times are too long. " if record["busy"].get(stage) else ""
 
 
 def copies_pairs_table(record: dict[str, Any]) -> str:
@@ -823,13 +823,13 @@ def copies_pairs_table(record: dict[str, Any]) -> str:
     reached = [
         f"{name} {one['precision']:.1%} with a recall of {one['recall']:.1%}"
         if one.get("pairs")
-        else f"{name} no pair"
+        else f"{name} no {'threshold' if one['threshold'] is None else 'pair'}"
         for name, one in precise["reached"].items()
     ]
     told = (
         f"QQP: {qqp['dev']['rows']:,} dev rows, {qqp['dev']['copies']} of them copies; thresholds from "
         f"{qqp['train']['rows']:,} training rows, both samples. STS-B: {stsb['rows']:,} dev rows. The threshold for a "
-        f"precision of {precise['wanted']:.0%} on QQP's training rows reaches on its dev rows: {'; '.join(reached)}. "
+        f"precision of {precise['wanted']:.0%}, with 95 % certainty by QQP's training rows, reaches on its dev rows: {'; '.join(reached)}. "
         f"MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
     )
     return "\n".join([*lines, "", told])
@@ -848,7 +848,7 @@ def copies_sweep_table(record: dict[str, Any]) -> str:
     told = (
         f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
         f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
-        f"`{record['commands']['sweep']}`, one thread. {_busy(record)}{made_on(record)}"
+        f"`{record['commands']['sweep']}`, one thread. {_busy(record, 'sweep')}{made_on(record)}"
     )
     return "\n".join([*lines, "", told])
 
@@ -859,7 +859,9 @@ def copies_indexes_table(record: dict[str, Any]) -> str:
     for one in record["indexes"]:
         lines.append(f"| {one['index']} | {one['seconds']:.1f} | {one['pairs']:,} | {one['recall']:.1%} |")
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
-    return "\n".join([*lines, "", f"{versions}. `{record['commands']['indexes']}`. {_busy(record)}{made_on(record)}"])
+    return "\n".join(
+        [*lines, "", f"{versions}. `{record['commands']['indexes']}`. {_busy(record, 'indexes')}{made_on(record)}"]
+    )
 
 
 def completion_table(record: dict[str, Any]) -> str:
