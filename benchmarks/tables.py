@@ -829,8 +829,8 @@ def copies_pairs_table(record: dict[str, Any]) -> str:
     told = (
         f"QQP: {qqp['dev']['rows']:,} dev rows, {qqp['dev']['copies']} of them copies; thresholds from "
         f"{qqp['train']['rows']:,} training rows, both samples. STS-B: {stsb['rows']:,} dev rows. The threshold for a "
-        f"precision of {precise['wanted']:.0%}, with 95 % certainty by QQP's training rows, reaches on its dev rows: {'; '.join(reached)}. "
-        f"MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
+        f"precision of {precise['wanted']:.0%}, with 95 % certainty by QQP's training rows, reaches on its dev rows: "
+        f"{'; '.join(reached)}. MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
     )
     return "\n".join([*lines, "", told])
 
