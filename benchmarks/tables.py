@@ -851,6 +851,11 @@ def copies_sweep_table(record: dict[str, Any]) -> str:
         f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
         f"`{record['commands']['sweep']}`, one thread. {_busy(record, 'sweep')}{made_on(record)}"
     )
+    if one := record.get("command"):
+        told = (
+            f"`squeezebert copies` takes {one['seconds'] / 60:.1f} minutes for the {one['texts']:,} texts, from file "
+            f"to groups, with {one['threads']} threads. {_busy(record, 'command')}{told}"
+        )
     return "\n".join([*lines, "", told])
 
 
