@@ -997,10 +997,10 @@ def moderation_cost_table(record: dict[str, Any]) -> str:
 MODERATION = {
     "words": "TF-IDF with logistic regression, whole",
     "first tokens": "first tokens alone",
-    "whole": "in windows",
-    "and by sentences": "and sentence by sentence",
-    "and undisguised": "and with disguises undone",
-    "and guessed": "and guessed (as `moderate` does)",
+    "whole": "whole, in windows",
+    "undisguised": "and with disguises undone",
+    "guessed": "and guessed",
+    "sentences": "and sentence by sentence (as `moderate` does)",
 }
 MAILS = {"train": "to learn from", "choose": "to choose thresholds on", "decide": "decided"}
 

@@ -16,7 +16,13 @@ PATIENCE_MS = 60_000
 class Server:
     """A folder on a free port of this machine, with what was asked of it."""
 
-    def __init__(self, folder: Path, port: int = 0, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        headers: dict[str, str] | None = None,
+        redirects: dict[str, str] | None = None,
+    ) -> None:
         asked: list[str] = []
 
         class Handler(http.server.SimpleHTTPRequestHandler):
@@ -24,6 +30,14 @@ class Server:
                 for name, value in (headers or {}).items():
                     self.send_header(name, value)
                 super().end_headers()
+
+            def do_GET(self) -> None:
+                if (place := (redirects or {}).get(self.path)) is None:
+                    super().do_GET()
+                    return
+                self.send_response(301)
+                self.send_header("Location", place)
+                self.end_headers()
 
             def log_message(self, *parts: Any) -> None:
                 asked.append(self.path)

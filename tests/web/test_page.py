@@ -362,6 +362,9 @@ def damaged(site: Path, folder: Path, name: str, content: bytes | None) -> Path:
         ("model/model_quantized.onnx", b"x" * 100, "is not the file that this page was made with"),
         ("model/tokenizer.json", None, "model/tokenizer.json: the server answered 404"),
         ("engine/ort-wasm-simd-threaded.wasm", b"", "is not the file that this page was made with"),
+        ("engine/ort.wasm.js", None, "engine/ort.wasm.js cannot be loaded"),
+        ("site.json", None, "site.json: the server answered 404"),
+        ("site.json", b"{", "site.json is damaged"),
     ],
 )
 def test_a_damaged_page_says_what_is_wrong(single, make_site, chromium, tmp_path, name, content, told):
@@ -371,20 +374,27 @@ def test_a_damaged_page_says_what_is_wrong(single, make_site, chromium, tmp_path
     page.goto(server.address)
     page.wait_for_selector("#problem:visible", timeout=60_000)
     assert told in page.inner_text("#problem")
-    assert page.inner_text("#status") == "The model is not running."
+    page.keyboard.press("Control+Enter")
+    page.evaluate("document.getElementById('form').requestSubmit()")
+    assert page.inner_text("#status") == "The model is not running." and page.is_disabled("#ask")
+    assert told in page.inner_text("#problem") and "as soon as" not in page.inner_text("#summary")
     visitor.close()
     server.close()
 
 
 def test_a_device_that_answers_otherwise_is_told_so(single, make_site, chromium, tmp_path):
     facts = json.loads((make_site(single.output) / "site.json").read_text())
-    facts["samples"][0]["expected"]["fp32"][0] += 0.5
+    facts["samples"][0]["expected"]["int8"][0] += 0.5
     server = Server(damaged(make_site(single.output), tmp_path / "site", "site.json", json.dumps(facts).encode()))
     visitor = chromium.new_context()
     page = visitor.new_page()
     page.goto(server.address)
-    page.wait_for_selector("#problem:visible", timeout=60_000)
-    assert "fp32 answers otherwise on this device" in page.inner_text("#problem")
+    loaded(page)
+    # It stays, and the other file answers, whichever is faster
+    ask(page, "the train was late")
+    assert "int8 answers otherwise on this device" in page.inner_text("#warnings")
+    assert "answers otherwise here" in page.inner_text("label[for=choice-int8]")
+    assert ask(page, "the train")["notes"].startswith("fp32, ")
     visitor.close()
     server.close()
 
@@ -399,7 +409,7 @@ def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, 
     loaded(page)
     write_site(single.output, site, engine, title="New", overwrite=True)
     page.reload()
-    page.wait_for_selector("#update:visible", timeout=60_000)
+    page.wait_for_selector("#reload:visible", timeout=60_000)
     assert page.inner_text("h1") == "Old"
     loaded(page)
     start = len(server.asked)
@@ -410,3 +420,179 @@ def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, 
     assert len(page.evaluate("caches.keys()")) == 2
     visitor.close()
     server.close()
+
+
+@pytest.fixture
+def other(tmp_path_factory):
+    """Another model, whose files a page of the first has not."""
+    folder = tmp_path_factory.mktemp("other")
+    about = {"task": "single_label", "labels": ["a", "b", "c"], "max_length": 40}
+    about["text_columns"] = {"text": "text", "text_pair": None}
+    checkpoint = save_checkpoint(folder / "checkpoint", tiny_model(num_labels=3, seed=7), about)
+    export_checkpoint(checkpoint, folder / "exported", ExportOptions(threads=1, force=True))
+    return folder / "exported"
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_an_older_page_answers_offline_until_the_newer_one_is_whole(single, other, engine, chromium, tmp_path, taken):
+    site = tmp_path / "site"
+    write_site(single.output, site, engine, title="Old")
+    server = Server(site)
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    choose(page, "fp32")
+    before = ask(page, "the train was late")["probabilities"]
+    write_site(other, site, engine, title="New", overwrite=True)
+    page.reload()
+    page.wait_for_selector("#reload:visible", timeout=60_000)
+    loaded(page)
+    server.close()
+    # With all tabs closed the browser puts the newer version in its place by itself
+    if taken:
+        page.click("#reload")
+        page.wait_for_function("() => !document.getElementById('reload')", timeout=60_000)
+    else:
+        page.close()
+        page = visitor.new_page()
+        page.goto(server.address)
+    loaded(page)
+    assert page.inner_text("h1") == "Old"
+    choose(page, "fp32")
+    assert ask(page, "the train was late")["probabilities"] == before
+    server = Server(site, port=server.port)
+    page.reload()
+    page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
+    loaded(page)
+    assert set(ask(page, "the train was late")["probabilities"]) == {"a", "b", "c"}
+    page.reload()
+    loaded(page)
+    assert len(page.evaluate("caches.keys()")) == 2
+    visitor.close()
+    server.close()
+
+
+def test_a_half_copied_page_is_not_kept(single, other, engine, chromium, tmp_path):
+    site, newer = tmp_path / "site", tmp_path / "newer"
+    write_site(single.output, site, engine, title="Old")
+    write_site(other, newer, engine, title="New")
+    server = Server(site, headers={"Cache-Control": "no-cache"})
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    shutil.copyfile(newer / "sw.js", site / "sw.js")
+    page.reload()
+    loaded(page)
+    page.wait_for_timeout(1000)
+    assert page.inner_text("h1") == "Old" and not page.query_selector("#reload")
+    shutil.copytree(newer, site, dirs_exist_ok=True)
+    page.reload()
+    page.wait_for_selector("#reload:visible", timeout=60_000)
+    page.click("#reload")
+    page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
+    loaded(page)
+    assert page.inner_text("#problem") == ""
+    visitor.close()
+    server.close()
+
+
+def test_pages_above_and_below_do_not_answer_for_each_other(single, engine, chromium, tmp_path):
+    site = tmp_path / "site"
+    write_site(single.output, site, engine, title="Above")
+    write_site(single.output, site / "below", engine, title="Below")
+    (site / "blog").mkdir()
+    (site / "blog" / "index.html").write_text("<p id=p>old</p><script>p.textContent = 'new'</script>")
+    server = Server(site)
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    page.goto(server.address + "blog/")
+    assert page.inner_text("#p") == "new"
+    page.goto(server.address + "below/")
+    loaded(page)
+    assert page.inner_text("h1") == "Below" and not page.query_selector("#reload")
+    assert page.inner_text("#offline") == "Everything is on this device: the page works offline."
+    server.close()
+    for name, title in (("below/", "Below"), ("", "Above")):
+        page.goto(server.address + name)
+        loaded(page)
+        assert page.inner_text("h1") == title
+    visitor.close()
+
+
+def test_servers_that_hide_the_name_of_the_page_will_do(single, make_site, chromium):
+    server = Server(make_site(single.output), redirects={"/index.html": "/"})
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    page.reload()
+    loaded(page)
+    server.close()
+    page.goto(server.address + "index.html")
+    loaded(page)
+    visitor.close()
+
+
+def test_a_file_that_the_server_has_mended_is_loaded_anew(single, make_site, chromium, tmp_path):
+    site = make_site(single.output)
+    name = "model/model_quantized.onnx"
+    whole = (site / name).read_bytes()
+    copy = damaged(site, tmp_path / "site", name, bytes(len(whole)))
+    server = Server(copy, headers={"Cache-Control": "max-age=86400"})
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#problem:visible", timeout=60_000)
+    (copy / name).write_bytes(whole)
+    page.reload()
+    loaded(page)
+    visitor.close()
+    server.close()
+
+
+def test_a_file_that_is_missing_is_said_to_be_left_out(single, make_site, chromium, tmp_path):
+    server = Server(damaged(make_site(single.output), tmp_path / "site", "model/model.onnx", None))
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.goto(server.address)
+    loaded(page)
+    assert "fp32 is left out: model/model.onnx: the server answered 404" in page.inner_text("#warnings")
+    assert page.inner_text("#offline") == "Everything is on this device: the page works offline."
+    visitor.close()
+    server.close()
+
+
+def test_a_frame_without_an_origin_of_its_own_answers(single, make_site, chromium):
+    server = Server(make_site(single.output), headers={"Access-Control-Allow-Origin": "*", **HEADERS})
+    visitor = chromium.new_context()
+    page = visitor.new_page()
+    page.set_content(f'<iframe src="{server.address}" sandbox="allow-scripts allow-forms"></iframe>')
+    frame = page.frames[1]
+    for _ in range(600):
+        if "Ready" in frame.inner_text("#status") or frame.is_visible("#problem"):
+            break
+        page.wait_for_timeout(100)
+    assert frame.inner_text("#status").startswith("Ready") or "cannot" in frame.inner_text("#problem")
+    visitor.close()
+    server.close()
+
+
+def test_a_file_that_is_chosen_while_it_comes_is_loaded_once(single, visit):
+    visited = visit(single.output)
+    until(visited.page, "document.getElementById('choice-fp32') !== null")
+    visited.page.check("#choice-fp32")
+    loaded_file = "document.getElementById('offline').textContent !== ''"
+    until(visited.page, loaded_file)
+    assert len([path for path in visited.server.asked if path.startswith("/model/model.onnx")]) == 1
+    assert ask(visited.page, "the train")["notes"].startswith("fp32, ")
+
+
+def test_more_threads_than_cores_are_not_started(single, visit):
+    visited = visit(single.output, "?threads=1000", headers=HEADERS)
+    loaded(visited.page)
+    cores = visited.page.evaluate("navigator.hardwareConcurrency")
+    assert ("one thread" if cores == 1 else f"{cores} threads") in visited.page.inner_text("#about")

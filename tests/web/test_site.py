@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -60,7 +61,10 @@ def test_the_page_knows_what_the_runtime_knows(site, single):
     }
     for precision, file in manifest.files.items():
         assert facts["files"][precision]["sha256"] == file.sha256 == digest(site / facts["files"][precision]["path"])
-    assert [check["text"] for check in facts["token_checks"]] == list(TOKEN_CHECKS)
+    checked = [check["text"] for check in facts["token_checks"]]
+    assert checked[: len(TOKEN_CHECKS)] == list(TOKEN_CHECKS)
+    for token in json.loads((site / "model/tokenizer.json").read_text())["added_tokens"]:
+        assert any(f"a{token['content']}b" in text for text in checked)
     assert all(check["ids"] == model.tokenizer.plain_ids(check["text"]) for check in facts["token_checks"])
     assert facts["samples"] and all(set(one["expected"]) == {"fp32", "int8"} for one in facts["samples"])
 
@@ -78,7 +82,13 @@ def test_the_page_holds_no_script_and_no_address_of_another_server(site):
 def test_the_service_worker_keeps_every_file_once(site):
     worker = (site / "sw.js").read_text()
     assert "{{" not in worker
-    shell, files = (json.loads(re.search(rf"const {name} = (\[.*\]);", worker)[1]) for name in ("SHELL", "FILES"))
+    shell, optional, files, needed = (
+        json.loads(re.search(rf"const {name} = (.*?);", worker)[1])
+        for name in ("SHELL", "OPTIONAL", "FILES", "NEEDED")
+    )
+    assert {name: digest(site / name) for name in shell} == shell
+    assert set(optional) == {f"engine/{name}" for name in GPU_FILES.values() if not name.endswith(".wasm")}
+    assert {path for path in files if path not in needed} == {path for path in files if "asyncify" in path}
     kept = {path.split("?")[0] for path in files}
     for path in files:
         name, _, checksum = path.partition("?sha256=")
@@ -121,6 +131,47 @@ def test_what_is_there_is_left_alone(single, engine, tmp_path, capsys):
     status, told = command(capsys, single.output, "--engine-dir", engine, "--output", tmp_path / "site")
     assert status == 1 and "--overwrite it" in told
     assert command(capsys, *arguments, tmp_path / "site")[0] == 0
+
+
+def test_a_page_with_other_files_beside_it_is_not_replaced(single, engine, tmp_path, capsys):
+    arguments = (single.output, "--engine-dir", engine, "--overwrite", "--output")
+    site = tmp_path / "site"
+    assert command(capsys, *arguments, site)[0] == 0
+    for name in ("CNAME", "model/notes.txt", ".git/config", "other/index.html"):
+        mine = site / name
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        status, told = command(capsys, *arguments, site)
+        assert status == 1 and f"{Path(name).parts[0]}" in told and "would be lost" in told and mine.exists()
+        shutil.rmtree(mine.parent) if mine.parent.parent == site and name != "model/notes.txt" else mine.unlink()
+    assert command(capsys, *arguments, site)[0] == 0
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "site.json").write_text('{"format": 1}')
+    status, told = command(capsys, *arguments, foreign)
+    assert status == 1 and "is not a page of ours" in told and len(list(foreign.iterdir())) == 1
+
+
+def test_a_wrong_model_is_named_before_anything_is_fetched(npm, tmp_path, capsys):
+    status, told = command(capsys, tmp_path / "nope", "--output", tmp_path / "site")
+    assert status == 1 and "nope" in told and "npm" not in told
+
+
+def test_a_disk_that_is_full_is_told_of_the_output(single, engine, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "another")
+
+    monkeypatch.setattr("squeezebert.web.site.copy_engine", full)
+    status, told = command(capsys, single.output, "--engine-dir", engine, "--output", tmp_path / "site")
+    assert status == 1 and f"{tmp_path / 'site'}: cannot be written (No space left on device)" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_that_no_page_follows_for_sure_is_told(single, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("squeezebert.web.site.character_table", lambda path: None)
+    told = []
+    write_site(single.output, tmp_path / "site", engine, report=told.append)
+    assert any("warning: " in line and "otherwise than BERT" in line for line in told)
 
 
 def test_the_command_says_what_visitors_load_and_what_comes_next(single, engine, tmp_path, capsys):
@@ -248,3 +299,5 @@ def test_npm_is_asked_once(npm, engine, tmp_path, capsys):
         find_engine(None, print)
     npm(f"cp -r {engine} node_modules")
     assert (find_engine(None, print) / next(iter(CPU_FILES))).is_file()
+    (first / next(iter(GPU_FILES))).write_bytes(b"cut")
+    assert (find_engine(None, print) / next(iter(GPU_FILES))).read_bytes() != b"cut"

@@ -42,6 +42,17 @@ class Highest(NamedTuple):
     """which reading of the post it stands in"""
 
 
+class Readings(NamedTuple):
+    """What a model says of a post."""
+
+    highest: dict[str, Highest]
+    """label -> its highest probability of all windows, sentences and readings; empty for a post that was not read"""
+    whole: dict[str, Highest]
+    """the same of the windows alone, without sentences by themselves"""
+    windows: int
+    """windows and sentences that were read"""
+
+
 @dataclass(frozen=True)
 class Rule:
     """From which probability on a label makes a post be reviewed, and from which on it is blocked."""
@@ -174,7 +185,7 @@ class Moderator:
             if len(words) > self.policy.longest:
                 reason = Reason("review", None, None, None, 0, len(words), reading, None)
                 return Decision("review", (reason,), {}, 0, digest)
-        highest, windows = self._read(readings)
+        highest, _, windows = self._read(readings)
         reasons = []
         for label, rule in self.policy.labels.items():
             probability, start, words, reading = highest[label]
@@ -188,14 +199,11 @@ class Moderator:
         probabilities = {label: found.probability for label, found in highest.items()}
         return Decision(outcome, tuple(reasons), probabilities, windows, digest)
 
-    def read(self, text: str) -> tuple[dict[str, Highest], int]:
-        """Return each label's highest probability with its place and reading, and how many windows were read.
-
-        Of a post that is too long to be read there are none.
-        """
+    def read(self, text: str) -> Readings:
+        """Return each label's highest probability with its place and reading; a post that is too long has none."""
         readings = self._readings(text)
         if any(len(words) > self.policy.longest for _, words in readings):
-            return {}, 0
+            return Readings({}, {}, 0)
         return self._read(readings)
 
     def _readings(self, text: str) -> list[tuple[Reading, str]]:
@@ -208,7 +216,7 @@ class Moderator:
             readings += [("undisguised", words) for words in plain if words != text]
         return readings
 
-    def _read(self, readings: Sequence[tuple[Reading, str]]) -> tuple[dict[str, Highest], int]:
+    def _read(self, readings: Sequence[tuple[Reading, str]]) -> Readings:
         highest: dict[str, Highest] = {}
         windows = 0
 
@@ -226,6 +234,7 @@ class Moderator:
                 note(answer, start, words[start:end], reading)
             for start, end in _parts(words) if self.policy.sentences else ():
                 sentences.setdefault(words[start:end], (start, reading))
+        whole = dict(highest)
         for _, words in readings:
             sentences.pop(words, None)
         for (sentence, (start, reading)), answer in zip(
@@ -236,7 +245,7 @@ class Moderator:
                 continue
             for first, last, part in self.model.predict_windows(sentence, self.overlap):
                 note(part, start + first, sentence[first:last], reading)
-        return highest, windows
+        return Readings(highest, whole, windows)
 
 
 def _parts(text: str) -> list[tuple[int, int]]:

@@ -16,13 +16,15 @@ from pathlib import Path
 
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import DependencyError, FolderError
-from squeezebert.files.manifest import read_json
+from squeezebert.files.manifest import describe_file, read_json
 
 _HERE = Path(__file__).parent
 _LISTS = ("package.json", "package-lock.json")
 _RUNTIME, _TOKENIZERS = "onnxruntime-web", "@huggingface/tokenizers"
 # A registry that does not answer ends in an error, not in a wait without end
 _SECONDS = 900
+# Of a kept engine's files, written when they come
+_CHECKSUMS = "checksums.json"
 
 # What the page loads at once, and what it loads when WebGPU is chosen: file of a package -> its name in the page's
 # folder. Some servers know no .mjs, and browsers run no script of an unknown type
@@ -56,7 +58,7 @@ def find_engine(folder: Path | None, report: Callable[[str], None]) -> Path:
         return _checked(inner if inner.is_dir() else folder)
     kept = _cache() / f"engine-{_digest()}"
     try:
-        return _checked(kept)
+        return _unchanged(_checked(kept))
     except FolderError:
         _fetch(kept, report)
     return _checked(kept)
@@ -92,6 +94,14 @@ def _checked(engine: Path) -> Path:
     return engine
 
 
+def _unchanged(engine: Path) -> Path:
+    """Return a kept engine after checking that its files are those that npm brought."""
+    for path, checksum in read_json(engine / _CHECKSUMS).items():
+        if describe_file(engine, path).sha256 != checksum:
+            raise FolderError(f"{engine}: {path} is not the file that npm brought")
+    return engine
+
+
 def _install_command() -> str:
     return "npm install " + " ".join(f"{name}@{version}" for name, version in engine_versions().items())
 
@@ -116,6 +126,8 @@ def _fetch(kept: Path, report: Callable[[str], None]) -> None:
                 raise DependencyError(f"npm brought no {path}: update squeezebert")
             (building / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(modules / path, building / path)
+        checksums = {path: describe_file(building, path).sha256 for path in (*CPU_FILES, *GPU_FILES)}
+        (building / _CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

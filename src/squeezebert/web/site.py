@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import html
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Opener-Policy": "same-origin",
+    # Pages that are isolated embed only what says that it may be
+    "Cross-Origin-Resource-Policy": "cross-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -44,6 +48,9 @@ TOKEN_CHECKS = (
     "🙂👍🏽 a\u200db\u00a0c\u2028d\ufeffe",
     "[SEP] and [MASK] \x00\x01 " + "x" * 101,
 )
+
+# And so many of the vocabulary's added tokens at the most
+_ADDED_CHECKS = 32
 
 _STATIC = Path(__file__).parent / "static"
 _MODELS: Mapping[Precision, str] = {"fp32": "model/model.onnx", "int8": "model/model_quantized.onnx"}
@@ -79,17 +86,18 @@ def write_site(
     the model files that visitors get (None: all there are). Raises `FolderError` for a folder that is none, damaged or
     an encoder's, and an `output` that may not be replaced; `OptionError` for a precision that the folder has not.
     """
-    manifest = read_manifest(folder)
-    if manifest.task == "embedding":
-        raise FolderError(f"{folder}: an encoder, which gives no labels and no number: export a model that answers")
-    if manifest.task in ("masked-lm", "token-labels"):
-        raise FolderError(f"{folder}: a model of {manifest.task}, which gives a text no labels: export a classifier")
+    manifest = check_model(folder)
     chosen = _choose(folder, manifest, precisions)
     check_output(output, overwrite)
     tokenizer = Tokenizer(check_file(folder, manifest.tokenizer), manifest.max_length, manifest.token_types)
-    with new_folder(output) as building:
+    with _named(output), new_folder(output) as building:
         report("reading what the tokenizer makes of every character")
         table = character_table(folder / manifest.tokenizer.path)
+        if table is None:
+            report(
+                f"warning: {folder} reads text otherwise than BERT does: the page leaves it to its library, and gives "
+                "no answers where that reads some odd texts otherwise. Open it once, and see"
+            )
         report("copying the page, its engine and the model")
         (building / "model").mkdir()
         shutil.copyfile(folder / manifest.tokenizer.path, building / "model/tokenizer.json")
@@ -116,10 +124,48 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Raise `FolderError` where `output` may not be written: something else is there, or a page that is to stay."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not (output / SITE).is_file():
+    if not _is_page(output):
         raise FolderError(f"{output}: exists and is not a page of ours; it is left alone: choose another --output")
     if not overwrite:
         raise FolderError(f"{output}: a page is there already: choose another --output, or --overwrite it")
+    ours = {SITE, "sw.js", "_headers", *(path.name for path in _STATIC.iterdir())}
+    ours |= {*_MODELS.values(), "model/tokenizer.json", "model/characters.json", "engine/LICENCES.txt"}
+    ours |= {f"engine/{name}" for name in (*CPU_FILES.values(), *GPU_FILES.values())}
+    folders = {name.partition("/")[0] for name in ours if "/" in name}
+    for path in sorted(output.rglob("*")):
+        name = path.relative_to(output).as_posix()
+        if name not in ours and not (name in folders and path.is_dir()):
+            raise FolderError(
+                f"{output}: {name} is no part of the page and would be lost: move it, or choose another --output"
+            )
+
+
+def check_model(folder: Path) -> Manifest:
+    """Return what an exported folder holds. Raises `FolderError` for one that is none, or has no answers to show."""
+    manifest = read_manifest(folder)
+    if manifest.task == "embedding":
+        raise FolderError(f"{folder}: an encoder, which gives no labels and no number: export a model that answers")
+    if manifest.task in ("masked-lm", "token-labels"):
+        raise FolderError(f"{folder}: a model of {manifest.task}, which gives a text no labels: export a classifier")
+    return manifest
+
+
+def _is_page(output: Path) -> bool:
+    try:
+        facts = json.loads((output / SITE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and "format" in facts and "engine" in facts and (output / "sw.js").is_file()
+
+
+@contextmanager
+def _named(output: Path) -> Iterator[None]:
+    """Name the output where the system says that it cannot be written: it may name a file that was read."""
+    try:
+        yield
+    except OSError as error:
+        busy = "; where it is a mount point, name a folder inside it" if error.errno == errno.EBUSY else ""
+        raise FolderError(f"{output}: cannot be written ({error.strerror or error}){busy}") from error
 
 
 def _choose(folder: Path, manifest: Manifest, wanted: tuple[Precision, ...] | None) -> tuple[Precision, ...]:
@@ -175,8 +221,15 @@ def _facts(
             for sample in manifest.samples
         ],
         "tolerance": dict(TOLERANCE),
-        "token_checks": [{"text": text, "ids": tokenizer.plain_ids(text)} for text in TOKEN_CHECKS],
+        "token_checks": [{"text": text, "ids": tokenizer.plain_ids(text)} for text in _token_checks(building)],
     }
+
+
+def _token_checks(building: Path) -> list[str]:
+    """Texts on which the page shows that it reads as the runtime does: odd ones, and with added tokens."""
+    added = json.loads((building / "model/tokenizer.json").read_text(encoding="utf-8")).get("added_tokens") or []
+    names = [token["content"] for token in added][:_ADDED_CHECKS]
+    return [*TOKEN_CHECKS, *(f"{name} a{name}b c {name} {name.upper()} {name.lower()}, {name}" for name in names)]
 
 
 def _large_files(facts: Mapping[str, Any]) -> list[str]:
@@ -198,20 +251,27 @@ def _write_page(building: Path, title: str, facts: Mapping[str, Any]) -> str:
     lines = "".join(f"  {name}: {value}\n" for name, value in HEADERS.items())
     _write(building / "_headers", f"/*\n{lines}")
     large = _large_files(facts)
+    gpu = facts["engine"]["gpu"]
+    needed = [path for path in large if gpu is None or not path.startswith(gpu["wasm"]["path"])]
     kept_by_checksum = {path.partition("?")[0] for path in large}
-    shell = sorted(
-        name
-        for path in building.rglob("*")
-        if path.is_file() and (name := path.relative_to(building).as_posix()) not in kept_by_checksum
-        if name not in ("_headers", "engine/LICENCES.txt")
-    )
+    names = sorted(path.relative_to(building).as_posix() for path in building.rglob("*") if path.is_file())
+    shell = {
+        name: describe_file(building, name).sha256
+        for name in names
+        if name not in kept_by_checksum and name not in ("_headers", "engine/LICENCES.txt")
+    }
+    optional = [] if gpu is None else [gpu["main"], gpu["glue"]]
     worker = (_STATIC / "sw.js").read_text(encoding="utf-8")
     told = hashlib.sha256(worker.encode())
-    for name in shell:
-        told.update(f"{name}\0{describe_file(building, name).sha256}\0".encode())
-    told.update(json.dumps(large).encode())
+    told.update(json.dumps([shell, large]).encode())
     version = told.hexdigest()[:16]
-    values = {"{{shell}}": shell, "{{files}}": large, "{{headers}}": HEADERS}
+    values = {
+        "{{shell}}": shell,
+        "{{optional}}": optional,
+        "{{files}}": large,
+        "{{needed}}": needed,
+        "{{headers}}": HEADERS,
+    }
     worker = worker.replace("{{version}}", version)
     for name, value in values.items():
         worker = worker.replace(name, json.dumps(value))

@@ -27,6 +27,8 @@ from squeezebert.workflows.predict import check_output, json_line, open_output, 
 _FEW = 20
 # How many times longer a harmless post is that may be held back for one of its sentences, to give an idea
 _LONGER = 10
+# A larger share of the harmless posts than this is much to hold back
+_COSTLY = 0.05
 # The decision about a row that cannot be read
 _UNREAD = {"outcome": "review", "reasons": [], "probabilities": {}, "windows": 0, "text_sha256": None}
 
@@ -45,17 +47,18 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     reading = {name: getattr(options, name) for name in ("disguises", "sentences", "longest")}
     moderator = Moderator(model, Policy({}, **reading))
     texts, truth = _rows(options, columns, model, report)
-    found, names = [], []
+    found, of_whole, names = [], [], []
     for row, text in enumerate(tqdm(texts, unit=" posts", disable=None)):
-        highest, _ = moderator.read(text)
+        highest, whole, _ = moderator.read(text)
         if highest:
             found.append([highest[label].probability for label in labels])
+            of_whole.append([whole[label].probability for label in labels])
             names.append(truth[row])
     if not found:
         raise TableError(f"{options.data}: all rows are longer than {options.longest} characters: raise --longest")
     if len(found) < len(texts):
         report(f"left out {len(texts) - len(found)} rows that are longer than {options.longest} characters")
-    probabilities = np.array(found)
+    probabilities, without_sentences = np.array(found), np.array(of_whole)
     rules, chosen, lines = {}, {}, []
     for column, label in enumerate(labels):
         present = np.array([label in own for own in names])
@@ -65,14 +68,16 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
             )
         if present.all():
             raise OptionError(f"--labels: every row of {options.data} has the label {label}: give others as well")
-        scores = as_posts(probabilities[:, column], present, options.rows_a_post)
-        rules[label], chosen[label] = choose_rule(
-            scores, present, options.block_precision, options.review_recall, options.certainty
-        )
+        ways = []
+        for read in (probabilities, without_sentences):
+            scores = as_posts(read[:, column], present, options.rows_a_post)
+            wanted = options.block_precision, options.review_recall, options.certainty
+            ways.append(choose_rule(scores, present, *wanted))
+        rules[label], chosen[label] = ways[0]
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
+        lines += [f"{label}: {line}" for line in weigh_sentences(*(reached for _, reached in ways))]
     names_of = ("block_precision", "review_recall", "certainty", "rows_a_post")
-    wanted = {name: getattr(options, name) for name in names_of}
-    told = {"rows": len(found), "wanted": wanted, "reached": chosen}
+    told = {"rows": len(found), "wanted": {name: getattr(options, name) for name in names_of}, "reached": chosen}
     write_policy(Path(options.output), Policy(rules, **reading, model=model.digest, chosen=told))
     return "\n".join([*lines, f"written: {options.output}"])
 
@@ -135,6 +140,21 @@ def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Ite
                 + ("" if least is None else f", which takes {least}")
                 + ": all of these are found"
             )
+
+
+def weigh_sentences(with_them: dict[str, Any], without: dict[str, Any]) -> Iterator[str]:
+    """Say what it costs to read each sentence by itself, where that is much.
+
+    A model that was trained on long texts may know little of a single sentence.
+    """
+    once, less = with_them["review"]["harmless"], without["review"]["harmless"]
+    if once > _COSTLY and once > 2 * less:
+        lost = "" if "block" in with_them or "block" not in without else ", and something is blocked"
+        yield (
+            f"warning: it is the sentences by themselves that hold back so many harmless posts: with --no-sentences "
+            f"{less:.1%} of them are{lost}; but then harmless text around a bad sentence may hide it. Or train the "
+            "model on single sentences as well"
+        )
 
 
 def moderate_table(options: ModerateOptions) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from squeezebert.web.engine import find_engine
-from squeezebert.web.site import check_output, write_site
+from squeezebert.web.site import check_model, check_output, write_site
 from squeezebert.workflows.options import WebOptions
 
 
@@ -18,6 +18,7 @@ def make_page(options: WebOptions, report: Callable[[str], None]) -> str:
     precision that the model has not, and `DependencyError` where npm is needed and cannot be had.
     """
     output = Path(options.output)
+    check_model(Path(options.folder))
     check_output(output, options.overwrite)
     engine = find_engine(None if options.engine_dir is None else Path(options.engine_dir), report)
     site = write_site(

@@ -23,16 +23,13 @@ export async function getFile(file, scope, onProgress = () => {}) {
       return bytes;
     }
   }
-  let response;
-  try {
-    response = await fetch(address, { credentials: "same-origin" });
-  } catch {
-    throw new Error(`${file.path} cannot be fetched: is this device offline?`);
-  }
-  if (!response.ok) throw new Error(`${file.path}: the server answered ${response.status}`);
-  const bytes = await read(response, file, onProgress);
+  let bytes = await load(address, file, onProgress);
+  // The browser may have kept a file that the server has mended since
+  if (!(await isWhole(bytes, file))) bytes = await load(address, file, onProgress, "reload");
   if (!(await isWhole(bytes, file))) {
-    throw new Error(`${file.path} is not the file that this page was made with: reload the page, or build it again`);
+    throw new Error(
+      `${file.path} is not the file that this page was made with: load its newer version where one is offered, or come back later`,
+    );
   }
   try {
     await cache?.put(address, new Response(bytes, { headers: { "Content-Type": "application/octet-stream" } }));
@@ -62,12 +59,24 @@ async function openCache(scope) {
   }
 }
 
-async function read(response, file, onProgress) {
+async function load(address, file, onProgress, cache = "default") {
+  let response;
+  try {
+    response = await fetch(address, { credentials: "same-origin", cache });
+  } catch {
+    throw new Error(`${file.path} cannot be fetched: is this device offline?`);
+  }
+  if (!response.ok) throw new Error(`${file.path}: the server answered ${response.status}`);
   const bytes = new Uint8Array(file.bytes);
   let loaded = 0;
   const reader = response.body.getReader();
   for (;;) {
-    const { done, value } = await reader.read();
+    let done, value;
+    try {
+      ({ done, value } = await reader.read());
+    } catch {
+      throw new Error(`${file.path} was cut off while it was loaded: reload the page`);
+    }
     if (done) break;
     if (loaded + value.length > bytes.length) return new Uint8Array(0);
     bytes.set(value, loaded);

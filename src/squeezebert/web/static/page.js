@@ -5,6 +5,9 @@ import { median } from "./timing.js";
 const $ = (id) => document.getElementById(id);
 const SHOWN = 10; // labels of a model with many, before all are asked for
 const CONTROL_MS = 5000; // how long the first visit waits for the service worker, whose headers the worker gets
+const READ_FOR_DIRECTION = 1000; // characters
+const RIGHT_TO_LEFT =
+  /[\p{Script=Adlam}\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Hanifi_Rohingya}\p{Script=Mandaic}\p{Script=Nko}\p{Script=Samaritan}\p{Script=Syriac}\p{Script=Thaana}]/u;
 const FORMS = { fp32: "fp32, as trained", int8: "int8, rounded", webgpu: "WebGPU, not measured" };
 
 let worker, facts;
@@ -15,8 +18,11 @@ let medians = {}; // form -> median on a text of a known length, ms
 let measuredTokens = 0;
 let automatic = null;
 let gpu = false;
+let broken = false; // no model will come
+let sent = ["", ""]; // the texts of the newest question
+const wrong = new Set(); // forms that answer otherwise here than where they were exported
 
-start();
+start().catch((error) => stop(`The page cannot start: ${error?.message ?? error}`));
 
 async function start() {
   $("form").addEventListener("submit", (event) => {
@@ -30,6 +36,7 @@ async function start() {
         ask();
       }
     });
+    $(id).addEventListener("input", ({ target }) => (target.dir = direction(target.value)));
   }
   $("more").addEventListener("click", () => showAll($("more").getAttribute("aria-expanded") !== "true"));
   say("Starting.");
@@ -39,7 +46,9 @@ async function start() {
   worker = new Worker(address, { type: "module" });
   worker.onmessage = ({ data }) => HANDLERS[data.kind](data);
   worker.onerror = (event) => {
-    problem(`The model cannot be run: ${event.message || "its script cannot be loaded"}. Reload the page, or try another browser.`);
+    const message = `The model cannot be run: ${event.message || "its script cannot be loaded"}. Reload the page, or try another browser.`;
+    if (facts) problem(message);
+    else stop(message);
   };
 }
 
@@ -82,16 +91,17 @@ const HANDLERS = {
   },
   measured(data) {
     ({ medians, automatic } = data);
+    const best = wrong.size && !wrong.has(automatic) ? `${automatic} answers` : `${automatic} is ${automatic === "fp32" ? "not slower" : "faster"}`;
     measuredTokens = data.tokens;
     showChoices();
     say("Ready.");
     const told = Object.entries(medians).map(([form, ms]) => `${form} ${milliseconds(ms)}`);
     $("measured").textContent =
       `Measured on this device, a text of ${measuredTokens} tokens: ${told.join(", ")}.` +
-      (told.length > 1 ? ` ${automatic} is ${automatic === "fp32" ? "not slower" : "faster"}.` : "");
+      (told.length > 1 ? ` ${best}.` : "");
   },
   kept({ kept }) {
-    const can = kept && navigator.serviceWorker?.controller;
+    const can = kept && controller();
     $("offline").textContent = can ? "Everything is on this device: the page works offline." : "The page needs its server on each visit.";
   },
   chosen({ form }) {
@@ -103,12 +113,14 @@ const HANDLERS = {
     problem(`${form} cannot be used here: ${message}`);
   },
   "left out"({ form, message }) {
-    note(`${form} is left out: ${message}`);
+    warn(`${form} is left out: ${message}`);
   },
   differs({ form, difference }) {
-    problem(
+    wrong.add(form);
+    warn(
       `${form} answers otherwise on this device than where it was exported (by up to ${difference.toPrecision(2)}): do not rely on it.`,
     );
+    showChoices();
   },
   answer(data) {
     if (data.id !== asked) return;
@@ -120,22 +132,33 @@ const HANDLERS = {
     problem(`The text could not be answered: ${message}`);
   },
   failed({ message }) {
-    $("progress").hidden = true;
-    problem(message);
-    if (facts) {
-      say("Ready.");
+    if (!facts) {
+      stop(message);
       return;
     }
-    // What is still on its way is of no use
-    worker.onmessage = null;
-    worker.terminate();
-    say("The model is not running.");
-    if (waiting) $("summary").textContent = "No answer.";
+    $("progress").hidden = true;
+    problem(message);
+    say("Ready.");
   },
 };
 
+/** Give up: no model will come, and what is still on its way is of no use. */
+function stop(message) {
+  broken = true;
+  if (worker) {
+    worker.onmessage = null;
+    worker.terminate();
+  }
+  $("progress").hidden = true;
+  $("ask").disabled = true;
+  problem(message);
+  say("The model is not running.");
+  if (waiting) $("summary").textContent = "No answer.";
+}
+
 /** Put what is written to the model; while it is loading, keep the question. */
 function ask() {
+  if (broken) return;
   problem("");
   const texts = [$("text").value, $("text-pair").value];
   if (!facts) {
@@ -149,6 +172,7 @@ function ask() {
 /** Which texts the model reads is known when it is there. */
 function put(text, second) {
   const pair = facts.pair === true || (facts.pair === null && second !== "");
+  sent = [text, second];
   worker.postMessage({ kind: "answer", id: ++asked, text, textPair: pair ? second : null });
 }
 
@@ -169,7 +193,8 @@ function showAnswer({ given, rows, value, tokens, truncated, ms, form }) {
   summary.dir = "auto";
   const notes = [];
   if (truncated) notes.push(`The text is longer than the ${facts.max_length} tokens that the model reads: its end did not count.`);
-  if ($("text").value === "") notes.push("The text is empty: this is what the model makes of nothing.");
+  if (sent[0] === "") notes.push("The text is empty: this is what the model makes of nothing.");
+  if (facts.pair === true && sent[1] === "") notes.push("The second text is empty.");
   const times = taken[form];
   notes.push(`${form}, ${tokens} tokens, ${milliseconds(ms)}${times.length > 1 ? `; median of ${times.length} texts ${milliseconds(median(times))}` : ""}.`);
   $("notes").textContent = notes.join(" ");
@@ -237,7 +262,8 @@ function showChoices() {
     const file = form === "webgpu" ? facts.engine.gpu.wasm : facts.files[form];
     const more = form === "webgpu" ? `${megabytes(file.bytes)} to load` : megabytes(file.bytes);
     const ms = form in medians ? `, median ${milliseconds(medians[form])}` : "";
-    label.replaceChildren(`${FORMS[form]} `, element("span", `(${more}${ms})`));
+    const unlike = wrong.has(form) ? ", answers otherwise here" : "";
+    label.replaceChildren(`${FORMS[form]} `, element("span", `(${more}${ms}${unlike})`));
   }
 }
 
@@ -246,17 +272,36 @@ function describeTask() {
   return facts.task === "multi_label" ? `any of ${facts.labels.length} labels` : `one of ${facts.labels.length} labels`;
 }
 
+/** The browser's service workers; a frame without an origin of its own has none. */
+function serviceWorkers() {
+  try {
+    return navigator.serviceWorker ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** The page's own service worker, when it answers for it: one of a page above this one may do so too. */
+function controller() {
+  const found = serviceWorkers()?.controller;
+  return found?.scriptURL === new URL("sw.js", document.baseURI).href ? found : null;
+}
+
 /** Register the service worker, and wait a little until the page is under it. Without one the page needs its server. */
 async function serviceWorker() {
-  if (!navigator.serviceWorker) return;
+  const container = serviceWorkers();
+  if (!container) return;
   try {
-    const registration = await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
-    if (navigator.serviceWorker.controller) {
+    const registration = await container.register("sw.js", { updateViaCache: "none" });
+    if (controller()) {
       offerUpdate(registration);
       return;
     }
+    const coming = registration.installing ?? registration.waiting;
+    if (!coming) return; // the visitor reloaded past it
     await Promise.race([
-      new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true })),
+      new Promise((resolve) => container.addEventListener("controllerchange", () => controller() && resolve())),
+      new Promise((resolve) => coming.addEventListener("statechange", () => coming.state === "redundant" && resolve())),
       new Promise((resolve) => setTimeout(resolve, CONTROL_MS)),
     ]);
   } catch {
@@ -266,12 +311,15 @@ async function serviceWorker() {
 
 function offerUpdate(registration) {
   const offer = () => {
-    if (!registration.waiting) return;
-    $("update").hidden = false;
-    $("reload").onclick = () => {
-      navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
+    if (!registration.waiting || $("reload")) return;
+    const button = element("button", "Load it", { type: "button", id: "reload" });
+    button.addEventListener("click", () => {
+      // Another tab may have taken it already
+      if (!registration.waiting) location.reload();
+      serviceWorkers().addEventListener("controllerchange", () => location.reload(), { once: true });
       registration.waiting?.postMessage("take over");
-    };
+    });
+    $("update").append("A newer version of this page is here. ", button);
   };
   offer();
   registration.addEventListener("updatefound", () => {
@@ -296,14 +344,21 @@ function problem(text) {
   $("problem").textContent = text;
 }
 
-function note(text) {
-  $("measured").textContent = text;
+/** Say what stays true while the page is open. */
+function warn(text) {
+  $("warnings").append(element("p", text));
+}
+
+/** Which way a text runs, by its first letter. The browser's own way, dir="auto", takes seconds for a long text. */
+function direction(text) {
+  const [first] = /\p{L}/u.exec(text.slice(0, READ_FOR_DIRECTION)) ?? [];
+  return first && RIGHT_TO_LEFT.test(first) ? "rtl" : "ltr";
 }
 
 function percent(share) {
-  if (share > 0 && share < 0.001) return "below 0.1 %";
-  if (share < 1 && share > 0.999) return "above 99.9 %";
-  return `${(100 * share).toFixed(1)} %`;
+  if (share > 0 && share < 0.001) return "below 0.1\u00a0%";
+  if (share < 1 && share > 0.999) return "above 99.9\u00a0%";
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 function number(value) {

@@ -18,6 +18,9 @@ let chosen = "auto";
 let automatic = null; // the form that "auto" stands for
 let gpu = null; // the engine with WebGPU, when it was asked for
 let turn = Promise.resolve(); // engines run one text at a time
+const fetching = {}; // form -> promise of its file's bytes
+const checks = {}; // form -> promise that it was compared with the export's answers
+const wrong = new Set(); // forms that answer otherwise here than where they were exported
 
 self.onmessage = ({ data }) => {
   if (data.kind === "answer") answerText(data);
@@ -36,7 +39,7 @@ function fail(error) {
 
 /** Load the page's engine and the smaller model file, then the other one, and find out which is faster here. */
 async function open() {
-  facts = JSON.parse(decode(await (await fetch(new URL("site.json", SCOPE))).arrayBuffer()));
+  facts = await readFacts();
   const forms = Object.keys(facts.files).sort((a, b) => facts.files[a].bytes - facts.files[b].bytes);
   const [first, ...others] = forms;
   const engine = facts.engine.cpu;
@@ -44,7 +47,7 @@ async function open() {
   const total = start.reduce((sum, file) => sum + file.bytes, 0);
   const [wasm, tokenizer, ...rest] = await together(start, total, "loading");
   const bytes = rest.pop();
-  ort = await import(new URL(engine.main, SCOPE).href);
+  ort = await importEngine(engine.main);
   setUp(ort, engine, wasm);
   const table = rest.length ? JSON.parse(decode(rest[0])) : null;
   reader = new TextReader(Tokenizer, JSON.parse(decode(tokenizer)), table, facts);
@@ -55,21 +58,52 @@ async function open() {
   tell("ready", { facts, threads: ort.env.wasm.numThreads, gpu: await hasGpu(), form: first });
   await check(first);
   for (const form of others) await openOther(form);
-  const medians = await compare(Object.keys(sessions).filter((form) => form !== GPU), timedRun);
-  automatic = fastest(medians);
+  const opened = Object.keys(sessions).filter((form) => form !== GPU);
+  const medians = await compare(opened, timedRun);
+  const right = Object.entries(medians).filter(([form]) => !wrong.has(form));
+  automatic = fastest(right.length ? Object.fromEntries(right) : medians);
   tell("measured", { medians, tokens: timedTokens(), automatic, form: current() });
-  tell("kept", { kept: await areKept([...start, ...Object.values(facts.files)], SCOPE) });
+  tell("kept", { kept: await areKept([...start, ...opened.map((form) => facts.files[form])], SCOPE) });
 }
 
 /** Load a further model file. Where there is no room for it, the page goes on with those that are there. */
 async function openOther(form) {
   try {
-    const [bytes] = await together([facts.files[form]], facts.files[form].bytes, "comparing");
-    await session(form, bytes);
+    await session(form);
     await check(form);
   } catch (error) {
     tell("left out", { form, message: error?.message ?? String(error) });
   }
+}
+
+async function readFacts() {
+  let response;
+  try {
+    response = await fetch(new URL("site.json", SCOPE));
+  } catch {
+    throw new Error("site.json cannot be fetched: is this device offline?");
+  }
+  if (!response.ok) throw new Error(`site.json: the server answered ${response.status}`);
+  try {
+    return JSON.parse(decode(await response.arrayBuffer()));
+  } catch {
+    throw new Error("site.json is damaged: reload the page, or build it again");
+  }
+}
+
+async function importEngine(path) {
+  try {
+    return await import(new URL(path, SCOPE).href);
+  } catch {
+    throw new Error(`${path} cannot be loaded: it is missing or damaged, or the server does not call it JavaScript`);
+  }
+}
+
+/** The bytes of a form's file, fetched once however often it is asked for. */
+function bytesOf(form) {
+  return (fetching[form] ??= together([facts.files[form]], facts.files[form].bytes, "comparing")
+    .then(([bytes]) => bytes)
+    .finally(() => delete fetching[form]));
 }
 
 /** Fetch files side by side, telling how much of all is there. */
@@ -84,7 +118,7 @@ function setUp(engine, files, wasm) {
   const cores = navigator.hardwareConcurrency || 1;
   const asked = Number(new URL(self.location.href).searchParams.get("threads"));
   // Threads need memory that is shared, which browsers give to isolated pages alone
-  const threads = asked > 0 ? asked : Math.min(4, Math.ceil(cores / 2));
+  const threads = asked > 0 ? Math.min(Math.ceil(asked), cores) : Math.min(4, Math.ceil(cores / 2));
   engine.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
   engine.env.wasm.wasmPaths = { mjs: new URL(files.glue, SCOPE).href };
   engine.env.wasm.wasmBinary = wasm;
@@ -104,11 +138,10 @@ async function create(form, bytes) {
     const engine = facts.engine.gpu;
     const [wasm] = await together([engine.wasm], engine.wasm.bytes, "gpu");
     tell("starting");
-    gpu = await import(new URL(engine.main, SCOPE).href);
+    gpu = await importEngine(engine.main);
     setUp(gpu, engine, wasm);
   }
-  const file = facts.files[form === GPU ? gpuForm() : form];
-  bytes ??= await getFile(file, SCOPE);
+  bytes ??= await bytesOf(form === GPU ? gpuForm() : form);
   const options = { executionProviders: [form === GPU ? "webgpu" : "wasm"], graphOptimizationLevel: "all" };
   return (sessions[form] = await (form === GPU ? gpu : ort).InferenceSession.create(bytes, options));
 }
@@ -156,21 +189,28 @@ async function timedRun(form) {
   return (await run(form, { ids: Array.from({ length: count }, (_, i) => ids[i % ids.length]), types: Array(count).fill(0) })).ms;
 }
 
-/** Answer the export's own texts, and say so where the answers differ from the export's. */
-async function check(form) {
+/** Answer the export's own texts, once, and say so where the answers differ from the export's. */
+function check(form) {
+  return (checks[form] ??= compareSamples(form));
+}
+
+async function compareSamples(form) {
   const known = form === GPU ? gpuForm() : form;
   let worst = 0;
   for (const sample of facts.samples.filter((one) => known in one.expected)) {
     const { logits } = await run(form, reader.encode(sample.text, sample.text_pair));
     worst = Math.max(worst, difference(probabilities(logits, facts), sample.expected[known]));
   }
-  if (worst > facts.tolerance[known]) tell("differs", { form, difference: worst });
+  if (worst <= facts.tolerance[known]) return;
+  wrong.add(form);
+  tell("differs", { form, difference: worst });
 }
 
 function checkTokens() {
   for (const { text, ids } of facts.token_checks) {
     if (reader.plainIds(text).join() !== ids.join()) {
-      throw new Error("this browser reads text otherwise than the model was trained on: no answer of it would be right");
+      const reads = facts.characters ? "this browser reads" : "the page's library reads";
+      throw new Error(`${reads} text otherwise than the model was trained on: no answer of it would be right`);
     }
   }
 }
@@ -184,9 +224,8 @@ async function choose(form) {
   chosen = form;
   try {
     if (form !== "auto") {
-      const fresh = !(form in sessions);
       await session(form);
-      if (fresh) await check(form);
+      await check(form);
     }
     if (chosen === form) tell("chosen", { choice: form, form: current() });
   } catch (error) {
