@@ -5,15 +5,16 @@ python benchmarks/moderation.py --mails package/data --work DIR [--stages data,m
 
 Needs `pip install datasketch inscriptis` beside the project's own extras. The public mail corpus of SpamAssassin (2002
 and 2003; the package gives it to the public domain): subject and text of each mail, HTML as a browser shows it, and of
-mails that are near copies (MinHash, half of their triples of words) one. Half of them train MiniLM-L6, cut to
-`--max-length` tokens, and the words of the baseline, whose terms and strength of regularisation are the best on them;
-a quarter chooses both one's thresholds, in the same way; a quarter is decided, each mail whole. Of these two quarters
+mails that are near copies (MinHash, half of their triples of words) one. Half of them train MiniLM-L6, on the first
+`--parts` parts of each, and the words of the baseline, whose terms and strength of regularisation are the best there.
+A quarter chooses both one's thresholds, in the same way; a quarter is decided, each mail whole. Of these two quarters
 mails of more than 3,000 characters are left out: all ways to read them would take hours.
 
 scores: which of two mails is worse (average precision), what is held back, what is promised of other mails (thresholds
 chosen on one half of both quarters and tried on the other, drawn 200 times), and long mails against short ones; for
 each way to read a mail, from its first tokens alone to all readings.
-disguises: spam with every other of its longer words disguised in one way, against thresholds of mails as they are.
+disguises: what is held back of mails with every other of their longer words disguised in one way, by thresholds of
+mails as they are.
 cost: time a mail, each way to read in turn.
 """
 
@@ -64,6 +65,7 @@ SHARES = {"train": 0.5, "choose": 0.25, "decide": 0.25}
 PRECISION, RECALL = 0.95, 0.95
 DRAWS = 200
 LONGEST = 100_000
+PART = 1000  # characters
 # Ways to read a mail, each with what the one before it has; the last is what `moderate` does by default
 READINGS: dict[str, dict[str, bool]] = {
     "first tokens": {},
@@ -147,16 +149,44 @@ def lengths(texts: list[str]) -> np.ndarray:
     return np.array([len(text) for text in texts])
 
 
+def parts_of(text: str) -> list[str]:
+    """A mail cut at line ends into parts that the model reads as a whole, about."""
+    parts = [""]
+    for line in text.splitlines(keepends=True):
+        if parts[-1].strip() and len(parts[-1]) + len(line) > PART:
+            parts.append("")
+        parts[-1] += line
+    return [part for part in parts if part.strip()]
+
+
+def write_parts(work: Path, count: int) -> Path:
+    """The training mails' first parts, each with its mail's label."""
+    texts, spam = read_part(work, "train")
+    place = work / f"train-{count}.csv"
+    with place.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        for text, is_spam in zip(texts, spam, strict=True):
+            writer.writerows((part, LABELS[int(is_spam)]) for part in parts_of(text)[:count])
+    return place
+
+
 def trained(options: argparse.Namespace) -> Predictor:
     """The classifier, trained and exported to int8 once a work folder."""
-    exported = options.work / "exported"
+    end = f"-{options.parts}" if options.parts > 1 else ""
+    exported = options.work / f"exported{end}"
     if not exported.exists():
-        checkpoint = options.work / "checkpoint"
+        checkpoint = options.work / f"checkpoint{end}"
+        table = write_parts(options.work, options.parts) if options.parts > 1 else options.work / "train.csv"
         if not (checkpoint / RECORD).exists():
             chosen = FinetuneOptions(
-                learning_rate=1e-4, epochs=3, batch_size=32, max_length=options.max_length, precision=options.training
+                learning_rate=1e-4,
+                epochs=options.epochs,
+                batch_size=32,
+                max_length=options.max_length,
+                precision=options.training,
             )
-            places = TrainPlaces(str(options.work / "train.csv"), str(checkpoint), str(BASE))
+            places = TrainPlaces(str(table), str(checkpoint), str(BASE))
             print(train_table(places, DataOptions(), chosen, "benchmarks/moderation.py", print), flush=True)
         export_checkpoint(checkpoint, exported, ExportOptions(threads=options.threads), [])
     return load(exported, options.threads)
@@ -306,20 +336,24 @@ def disguised(text: str, kind: str) -> str:
 
 
 def evade(options: argparse.Namespace, model: Predictor, baseline: Any) -> dict[str, Any]:
-    """Share of the disguised spam that is held back, by thresholds that mails as they are have chosen."""
+    """Shares of spam and of harmless mails, both in disguise, that are held back: thresholds of mails as they are."""
     chosen, decided = (read_part(options.work, part) for part in ("choose", "decide"))
-    texts = [text for text, spam in zip(*decided, strict=True) if spam and len(text) <= SHORT][:DISGUISED]
     ways = [way for way in READINGS if way != "sentences"]
     first = {way: scores(model, way, chosen[0], options.work / "choose") for way in ways}
     first["words"] = baseline.predict_proba(chosen[0])[:, 1]
-    found: dict[str, Any] = {}
-    for kind in (None, *DISGUISES):
-        made = texts if kind is None else [disguised(text, kind) for text in texts]
-        name = "as they are" if kind is None else kind
-        of = {way: scores(model, way, made, options.work / f"{name.replace(' ', '-')}") for way in ways}
-        of["words"] = baseline.predict_proba(made)[:, 1]
-        found[name] = {way: share(held((first[way], chosen[1]), of[way])[1]) for way in of}
-    return {"mails": len(texts), "kinds": found}
+    kinds: dict[str, Any] = {name: {} for name in ("as they are", *DISGUISES)}
+    counts = {}
+    for label, is_spam in (("spam", True), ("harmless", False)):
+        pairs = zip(*decided, strict=True)
+        texts = [text for text, spam in pairs if spam == is_spam and len(text) <= SHORT][:DISGUISED]
+        counts[label] = len(texts)
+        for kind, shares in kinds.items():
+            made = [disguised(text, kind) for text in texts] if kind in DISGUISES else texts
+            place = options.work / f"{label}-{kind.replace(' ', '-')}"
+            of = {way: scores(model, way, made, place) for way in ways}
+            of["words"] = baseline.predict_proba(made)[:, 1]
+            shares[label] = {way: share(held((first[way], chosen[1]), of[way])[1]) for way in of}
+    return {"mails": counts, "kinds": kinds}
 
 
 def cost(options: argparse.Namespace, model: Predictor) -> dict[str, Any]:
@@ -352,13 +386,15 @@ def main() -> None:
     parser.add_argument("--mails", type=Path, required=True, help="folder `data` of the package")
     parser.add_argument("--work", type=Path, required=True, help="folder for tables, model and scores")
     parser.add_argument("--max-length", type=int, default=256, help="tokens that the classifier is trained on")
+    parser.add_argument("--parts", type=int, default=3, help="parts of a mail that are learned; 1: its beginning")
+    parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--training", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stages", default="data,model,scores,disguises,cost")
     options = parser.parse_args()
     stages = options.stages.split(",")
     options.work.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / "moderation.json"
+    file = RESULTS / ("moderation.json" if options.parts > 1 else "moderation_beginnings.json")
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     found = {"mails": make_tables(options.mails, options.work)}
     print(found)
@@ -389,6 +425,8 @@ def main() -> None:
         "versions": package_versions(),
         "threads": options.threads,
         "max_length": options.max_length,
+        "parts": options.parts,
+        "epochs": options.epochs,
         "wanted": {"block_precision": PRECISION, "review_recall": RECALL, "certainty": 0.95},
         **found,
     }

@@ -944,8 +944,9 @@ def moderation_table(record: dict[str, Any]) -> str:
         row.append(difference(above["decided_right"]) if above else "")
         lines.append("| " + " | ".join(row) + " |")
     mails = record["mails"]
+    learned = "the beginning" if record["parts"] == 1 else f"the first {record['parts']} parts"
     of = [f"{mails[part]['mails']:,} mails ({mails[part]['spam']:,} spam) {why}" for part, why in MAILS.items()]
-    return "\n".join([*lines, "", f"{', '.join(of)}. {job_told(record)}"])
+    return "\n".join([*lines, "", f"{', '.join(of)}; of a mail to learn from {learned}. {job_told(record)}"])
 
 
 def moderation_promise_table(record: dict[str, Any]) -> str:
@@ -974,14 +975,19 @@ def moderation_promise_table(record: dict[str, Any]) -> str:
 
 
 def moderation_disguises_table(record: dict[str, Any]) -> str:
-    """What is held back of spam in disguise."""
+    """What is held back of spam in disguise, and of harmless mails in disguise."""
     found = record["disguises"]
-    ways = list(next(iter(found["kinds"].values())))
-    lines = ["| disguise | " + " | ".join(MODERATION.get(way, way) + ", %" for way in ways) + " |"]
+    ways = list(found["kinds"]["as they are"]["spam"])
+    lines = ["| disguise | " + " | ".join(MODERATION.get(way, way) for way in ways) + " |"]
     lines.append("|---|" + "---:|" * len(ways))
     for kind, held in found["kinds"].items():
-        lines.append("| " + " | ".join([kind, *(_share(held[way]) for way in ways)]) + " |")
-    return "\n".join([*lines, "", f"Held back of {found['mails']} spam mails. {job_told(record)}"])
+        cells = [" / ".join(f"{100 * held[label][way]['estimate']:.1f}" for label in found["mails"]) for way in ways]
+        lines.append("| " + " | ".join([kind, *cells]) + " |")
+    counts = found["mails"]
+    told = (
+        f"Held back, %: of {counts['spam']} spam mails / of {counts['harmless']} harmless ones in the same disguise."
+    )
+    return "\n".join([*lines, "", f"{told} {job_told(record)}"])
 
 
 def moderation_cost_table(record: dict[str, Any]) -> str:
@@ -1020,6 +1026,7 @@ TABLES = {
     "folders_strangers": folders_strangers_table,
     "folders_promise": folders_promise_table,
     "moderation": moderation_table,
+    "moderation_beginnings": moderation_table,
     "moderation_promise": moderation_promise_table,
     "moderation_disguises": moderation_disguises_table,
     "moderation_cost": moderation_cost_table,
