@@ -18,6 +18,7 @@ from squeezebert.runtime.checking import (
     checked_spans,
     decide_tags,
     first_tokens,
+    in_no_prose,
     open_checker,
     tag_probabilities,
 )
@@ -82,6 +83,25 @@ def test_suggestions_by_kind(checker, words):
     suggest = checker._suggest
     assert suggest(text, found, 0, 1, "order") == ["The boat"]
     assert suggest(text, found, 0, 0, "order") == []
+    for text, at, wanted in (
+        ("so I am late", 1, "am I"),
+        ("I live London in now.", 2, "in London"),
+        ("I am", 0, "Am I"),
+        ("I'm late", 0, "Late I'm"),
+        ('"The quite', 1, "Quite the"),
+        ("NASA the", 0, "THE NASA"),
+        ("A quite", 0, "Quite a"),
+    ):
+        assert suggest(text, units(text), at, at + 1, "order") == [wanted], text
+    for text, at, kind, wanted in (
+        ("You should of called", 2, "extra", ["have", ""]),
+        ("A cup of of tea", 3, "extra", ["", "off"]),
+        ("I have to much", 2, "extra", ["", "too", "two"]),
+        ("I is happy", 1, "agreement", ["am"]),
+        ("He are happy", 1, "agreement", ["is"]),
+    ):
+        assert suggest(text, units(text), at, at, kind) == wanted, text
+    text = "Boat the is on teh river an late ."
     assert suggest(text, found, 2, 2, "agreement") == ["are"]
     assert suggest(text, found, 2, 2, "extra") == [""]
     assert suggest(text, found, 4, 4, "spelling")[0] == "the"
@@ -151,6 +171,26 @@ def test_odd_texts_are_answered(checker):
     assert [many[start:end] for start, end in checked_spans(many)] == [GOOD] * 30
 
 
+def test_addresses_and_names_of_programs_are_not_marked(checker):
+    wrong = GOOD.replace("river", "rivr")
+    assert only(checker, wrong).word == "rivr"
+    for name in (
+        "https://a.example/rivr",
+        "www.rivr.org",
+        "jo@rivr.org",
+        "/usr/rivr/bin",
+        "my_rivr",
+        "rivr_1",
+        "rivr()",
+    ):
+        text = GOOD.replace("river", name)
+        place = range(text.index(name), text.index(name) + len(name))
+        assert not [mark for mark in checker.check(text).marks if mark.start in place], name
+    text = "the rivr, a/rivr and and/or my_rivr_2.tar.gz"
+    marked = [units(text)[i] for i in np.flatnonzero(in_no_prose(text, units(text)))]
+    assert "".join(text[one.start : one.end] for one in marked) == "my_rivr_2.tar.gz"
+
+
 def test_tags_are_given_from_their_thresholds_on():
     rows = np.array([[0.6, 0.3, 0.1], [0.4, 0.1, 0.5], [0.4, 0.5, 0.1], [1.0, 0.0, 0.0]])
     assert decide_tags(rows, None).tolist() == [0, 2, 1, 0]
@@ -165,8 +205,9 @@ def test_what_does_not_fit_is_explained(marker, single, words, checker, tmp_path
         open_checker(marker.output, words=single.output)
     with pytest.raises(TextError, match="expected a str, not int"):
         checker.check(3)
-    with pytest.raises(OptionError, match="suggestions = -1"):
-        checker.check("a", suggestions=-1)
+    for wrong in (-1, 1.5, "3", None, True):
+        with pytest.raises(OptionError, match=f"suggestions = {wrong!r}"):
+            checker.check("a", suggestions=wrong)
     for call in (checker.marker.predict, checker.marker.predict_windows, lambda text: checker.marker.logits([text])):
         with pytest.raises(OptionError, match="a model that labels tokens"):
             call("a boat")

@@ -58,7 +58,10 @@ def test_a_file_is_read_as_it_was_written_or_refused(tmp_path):
     Dictionary({**COUNTS, "na\u00efve": 1}).save(path)
     assert path.read_text(encoding="utf-8").splitlines()[0] == "the\t500"
     assert Dictionary.open(path).counts == {**COUNTS, "na\u00efve": 1}
-    for damaged in (b"the\n", b"the\tmany\n", b"\t3\n", b"\xff\t3\n"):
+    # As people edit it
+    path.write_bytes("\ufeffThe\t3\nit\u2019s\t2\n\nthe\t1\n\n".encode())
+    assert Dictionary.open(path).counts == {"the": 4, "it's": 2}
+    for damaged in (b"the\n", b"the\tmany\n", b"\t3\n", b"\xff\t3\n", b"the\t0\n"):
         path.write_bytes(damaged)
         with pytest.raises(FolderError, match="cannot be read as a dictionary"):
             Dictionary.open(path)

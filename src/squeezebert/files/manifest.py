@@ -201,6 +201,8 @@ class Manifest:
             raise ValueError(f"dimension {self.dimension!r} for {self.task}")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds or ()):
+            raise ValueError(f"thresholds {self.thresholds}, which are no probabilities")
         if not isinstance(self.max_length, int) or self.max_length < 1:
             raise ValueError(f"max_length {self.max_length!r}")
         if not 0 < self.temperature < float("inf"):

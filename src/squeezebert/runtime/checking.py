@@ -33,6 +33,11 @@ _CONTEXT = 16
 _CANDIDATES = 20
 # Below this a word is taken to be as unlikely as any
 _SMALLEST = 1e-9
+# Addresses, paths and names of programs: what is spelt in them is nobody's mistake
+_NO_PROSE = re.compile(r"://|\bwww\.|\w@\w|/\w+/|\w_|_\w|\w\(\)")
+_BETWEEN_BLANKS = re.compile(r"\S+")
+# Behind these `of` stands for `have`
+_BEFORE_HAVE = frozenset(("could", "might", "must", "should", "would"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -121,12 +126,13 @@ class Checker:
         """Return what is wrong in a text of any length, with at most so many suggestions a word.
 
         Sentences are read one by one, so that what is said of one does not depend on the others. Raises `TextError`
-        for what is no str, `OptionError` for a negative number of suggestions.
+        for what is no str, `OptionError` for what is no number of suggestions. Nothing is marked in addresses, paths
+        and names with a `_` in them.
         """
         if not isinstance(text, str):
             raise TextError(f"expected a str, not {type(text).__name__}")
-        if suggestions < 0:
-            raise OptionError(f"suggestions = {suggestions}: expected 0 or more")
+        if not isinstance(suggestions, int) or isinstance(suggestions, bool) or suggestions < 0:
+            raise OptionError(f"suggestions = {suggestions!r}: give a whole number from 0")
         # Halves of characters are read as one character each, so that places stay what they are
         text = _SURROGATE.sub("\ufffd", text)
         marks: list[Mark] = []
@@ -136,6 +142,7 @@ class Checker:
             found = units(sentence)
             probabilities = tag_probabilities(self.marker, sentence, found)
             tags = decide_tags(probabilities, self.thresholds)
+            tags[in_no_prose(sentence, found)] = 0
             marks += self._marks(sentence, start, found, tags, probabilities, suggestions)
             if self.acceptability is not None:
                 answer = self.acceptability.predict(sentence)
@@ -170,16 +177,19 @@ class Checker:
         """What may be meant, the likeliest first."""
         start, end = found[at].start, found[last].end
         word = sentence[start:end]
+        before = next((sentence[one.start : one.end].lower() for one in reversed(found[:at])), "")
         if kind == "extra":
-            return [""]
+            if word.lower() == "of" and before in _BEFORE_HAVE:
+                return [like("have", word), ""]
+            return ["", *(like(name, word) for name in alternatives(word, "confused"))]
         if kind == "order":
-            first, second = (sentence[one.start : one.end] for one in (found[at], found[last]))
-            lower = first.lower() if len(first) > 1 and first[1:].islower() else first
-            return [f"{like(second, first)} {lower}"] if last > at else []
+            return [_exchanged(sentence, found, at, last)] if last > at else []
         if kind == "missing":
             if self.words is None:
                 return []
             return [candidate.word for candidate in self.words.between(sentence, start, start, _CANDIDATES)]
+        if kind == "agreement" and before == "i" and word.lower() in ("is", "are"):
+            return [like("am", word)]
         near = dict.fromkeys(alternatives(word, kind), 0)
         if not near and is_word(word):
             near = self._spelt_alike(sentence, start, end)
@@ -231,6 +241,22 @@ def checked_spans(text: str) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
+
+
+def in_no_prose(sentence: str, found: Sequence[Unit]) -> NDArray[np.bool_]:
+    """Return which units of a sentence, (U,), stand in an address, a path or a program's name."""
+    spans = [match.span() for match in _BETWEEN_BLANKS.finditer(sentence) if _NO_PROSE.search(match[0])]
+    return np.array([any(start <= unit.start < end for start, end in spans) for unit in found], dtype=np.bool_)
+
+
+def _exchanged(sentence: str, found: Sequence[Unit], first: int, second: int) -> str:
+    """Two words in the other order; what is capital only because it begins the sentence begins it no more."""
+    words = [sentence[found[place].start : found[place].end] for place in (first, second)]
+    begins = not any(is_word(sentence[unit.start : unit.end]) for unit in found[:first])
+    is_own = re.match("I(?!\\w)", words[0]) is not None or not (words[0][1:].islower() or len(words[0]) == 1)
+    if not begins or not words[0][:1].isupper():
+        return f"{words[1]} {words[0]}"
+    return f"{like(words[1], words[0])} {words[0] if is_own else words[0].lower()}"
 
 
 def tag_probabilities(marker: Predictor, sentence: str, found: Sequence[Unit]) -> Array:

@@ -116,6 +116,7 @@ class Completer:
         no str, `OptionError` for `top_k` below 1.
         """
         _check(text, top_k)
+        _check(ending, top_k)
         begun = text.rstrip()
         asked = _Asked(self, f"{begun} {MASK}{ending}", [(len(begun) + 1, len(begun) + 1 + len(MASK))])
         return self._words(asked, 0, top_k)

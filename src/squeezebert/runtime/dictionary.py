@@ -39,14 +39,19 @@ class Dictionary:
 
     @classmethod
     def open(cls, path: Path) -> Dictionary:
-        """Read a dictionary's file. Raises `FolderError` for one that is not there or damaged."""
-        counts = {}
+        """Read a dictionary's file. Raises `FolderError` for one that is not there or damaged.
+
+        People edit it: words may have capitals, and lines may be empty.
+        """
+        counts: dict[str, int] = {}
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8-sig").splitlines():
                 word, tab, count = line.partition("\t")
-                if not tab or not word or not count.isascii() or not count.isdigit():
-                    raise ValueError(f"{line[:40]!r} is no word with its count")
-                counts[word] = int(count)
+                if not line.strip():
+                    continue
+                if not tab or not word.strip() or not count.isascii() or not count.isdigit() or not int(count):
+                    raise ValueError(f"{line[:40]!r} is no word with its count, from 1 on")
+                counts[_plain(word)] = counts.get(_plain(word), 0) + int(count)
         except (OSError, ValueError) as error:
             raise FolderError(f"{path}: cannot be read as a dictionary ({error})") from error
         return cls(counts)
