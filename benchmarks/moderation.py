@@ -416,7 +416,9 @@ def main() -> None:
         "cost": lambda: cost(options, model),
     }.items():
         found[stage] = job() if stage in stages else before.get(stage)
-    command = "python " + shlex.join(["benchmarks/moderation.py", *sys.argv[1:]])
+    # A record of several runs, of a stage each: the command is that of all of them
+    given = [part for i, part in enumerate(sys.argv[1:]) if "--stages" not in sys.argv[i : i + 2]]
+    command = "python " + shlex.join(["benchmarks/moderation.py", *given])
     for path, word in ((options.mails, "MAILS"), (options.work, "WORK")):
         command = command.replace(str(path), word)
     record = {
