@@ -66,7 +66,7 @@ PRECISION, RECALL = 0.95, 0.95
 DRAWS = 200
 LONGEST = 100_000
 PART = 1000  # characters
-# Ways to read a mail, each with what the one before it has; the last is what `moderate` does by default
+# Ways to read a mail, each with what the one before it has
 READINGS: dict[str, dict[str, bool]] = {
     "first tokens": {},
     "whole": {"disguises": False, "sentences": False},

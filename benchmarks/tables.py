@@ -1005,8 +1005,8 @@ MODERATION = {
     "first tokens": "first tokens alone",
     "whole": "whole, in windows",
     "undisguised": "and with disguises undone",
-    "guessed": "and guessed",
-    "sentences": "and sentence by sentence (as `moderate` does)",
+    "guessed": "and guessed: what `policy` chose",
+    "sentences": "and sentence by sentence (`--always-sentences`)",
 }
 MAILS = {"train": "to learn from", "choose": "to choose thresholds on", "decide": "decided"}
 

@@ -53,23 +53,30 @@ def test_thresholds_reach_what_was_asked_for(single, rows, tmp_path, capsys):
     assert (lines[0]["line"], lines[299]["line"]) == (2, 301)
 
 
-def test_what_sentences_by_themselves_cost_is_told(single, tmp_path, capsys):
+def test_sentences_by_themselves_are_left_out_where_they_cost_much(single, tmp_path, capsys):
     # A model that is right about whole posts, and of which some sentence says otherwise
     model = load(single.output, threads=1)
     parts = [f"{text}." for text in texts(600, seed=8) if len(text.split()) < 8]
     posts = [" ".join(parts[i : i + 4]) for i in range(0, len(parts) - 3, 4)]
     table = tmp_path / "rows.csv"
     table.write_text("text,label\n" + "".join(f"{post},{model.predict(post).label}\n" for post in posts))
-    told = ("policy", single.output, table, "--labels", "busy", "--threads", 1, "--certainty", 0.5, "--overwrite")
-    assert run(*told, "--output", tmp_path / "p.yaml") == 0
-    said = capsys.readouterr().err
-    policy = yaml.safe_load((tmp_path / "p.yaml").read_text())
-    with_them = policy["chosen"]["reached"]["busy"]["review"]["harmless"]
-    assert run(*told, "--output", tmp_path / "q.yaml", "--no-sentences") == 0
-    without = yaml.safe_load((tmp_path / "q.yaml").read_text())["chosen"]["reached"]["busy"]["review"]["harmless"]
-    assert with_them > 2 * without
-    assert f"with --no-sentences {without:.1%} of them are" in said
-    assert "--no-sentences" not in capsys.readouterr().err
+    told = ("policy", single.output, table, "--labels", "busy", "--threads", 1, "--certainty", 0.5)
+    found = {}
+    for name, more in (("auto", ()), ("never", ("--no-sentences",)), ("always", ("--always-sentences",))):
+        assert run(*told, "--output", tmp_path / name, *more) == 0
+        said = capsys.readouterr().err
+        found[name] = yaml.safe_load((tmp_path / name).read_text())
+        assert ("--always-sentences" in said) == (name == "auto")
+    share = {name: policy["chosen"]["reached"]["busy"]["review"]["harmless"] for name, policy in found.items()}
+    assert share["always"] > 2 * share["never"] and share["auto"] == share["never"]
+    assert [policy["sentences"] for policy in found.values()] == [False, False, True]
+    assert found["auto"]["labels"] == found["never"]["labels"] != found["always"]["labels"]
+    # And the policy that is written holds back what was said
+    assert run("moderate", single.output, table, "--policy", tmp_path / "auto", "--output", tmp_path / "audit") == 0
+    outcomes = [json.loads(line)["outcome"] for line in (tmp_path / "audit").read_text().splitlines()]
+    assert len(outcomes) - outcomes.count("allow") == found["auto"]["chosen"]["reached"]["busy"]["review"]["posts"]
+    told = (*told, "--output", tmp_path / "x", "--no-sentences", "--always-sentences")
+    assert "leave one of them out" in refused(capsys, *told)
 
 
 def test_a_policy_for_longer_posts_is_stricter(single, rows, tmp_path, capsys):

@@ -171,7 +171,9 @@ class PolicyOptions(EngineOptions):
     """Read posts also with their disguises undone: letters of other alphabets, letters apart, digits for letters."""
     sentences: bool = True
     """Read each sentence and line of a post also by itself, so that harmless ones around it hide nothing. A post of
-    several takes about twice the time."""
+    several takes more than twice the time. They are left out where they would hold back far more harmless rows."""
+    always_sentences: bool = False
+    """Read them by themselves there, too."""
     longest: int = 100_000
     """Characters of a post, as written and with its disguises undone; a longer one is not read, and goes to review."""
     precision: Literal["fp32", "int8"] | None = field(default=None, kw_only=True)
@@ -185,6 +187,8 @@ class PolicyOptions(EngineOptions):
             if not 0 < getattr(self, name) <= 1:
                 raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected a share above 0, to 1")
         _check_certainty(self.certainty)
+        if self.always_sentences and not self.sentences:
+            raise OptionError("--always-sentences and --no-sentences: leave one of them out")
         for name in ("longest", "rows_a_post"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more")

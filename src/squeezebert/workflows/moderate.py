@@ -23,6 +23,9 @@ from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
 from squeezebert.workflows.options import LabelledColumns
 from squeezebert.workflows.predict import check_output, json_line, open_output, watched
 
+Chosen = dict[str, tuple[Rule, dict[str, Any]]]
+"""label -> its thresholds, and what they reach"""
+
 # Fewer posts than this above a threshold say little about its precision
 _FEW = 20
 # How many times longer a harmless post is that may be held back for one of its sentences, to give an idea
@@ -59,7 +62,7 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     if len(found) < len(texts):
         report(f"left out {len(texts) - len(found)} rows that are longer than {options.longest} characters")
     probabilities, without_sentences = np.array(found), np.array(of_whole)
-    rules, chosen, lines = {}, {}, []
+    ways: tuple[Chosen, Chosen] = ({}, {})
     for column, label in enumerate(labels):
         present = np.array([label in own for own in names])
         if not present.any():
@@ -68,14 +71,19 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
             )
         if present.all():
             raise OptionError(f"--labels: every row of {options.data} has the label {label}: give others as well")
-        ways = []
-        for read in (probabilities, without_sentences):
+        for way, read in zip(ways, (probabilities, without_sentences), strict=True):
             scores = as_posts(read[:, column], present, options.rows_a_post)
             wanted = options.block_precision, options.review_recall, options.certainty
-            ways.append(choose_rule(scores, present, *wanted))
-        rules[label], chosen[label] = ways[0]
+            way[label] = choose_rule(scores, present, *wanted)
+    lines = []
+    found_by, costly = ways[0], [label for label in labels if _cost_too_much(*(way[label][1] for way in ways))]
+    if costly and not options.always_sentences:
+        found_by, reading["sentences"] = ways[1], False
+        lines.append(_left_out(costly[0], *(way[costly[0]][1] for way in ways)))
+    rules = {label: rule for label, (rule, _) in found_by.items()}
+    chosen = {label: reached for label, (_, reached) in found_by.items()}
+    for label in labels:
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
-        lines += [f"{label}: {line}" for line in weigh_sentences(*(reached for _, reached in ways))]
     names_of = ("block_precision", "review_recall", "certainty", "rows_a_post")
     told = {"rows": len(found), "wanted": {name: getattr(options, name) for name in names_of}, "reached": chosen}
     write_policy(Path(options.output), Policy(rules, **reading, model=model.digest, chosen=told))
@@ -142,19 +150,22 @@ def describe(rule: Rule, reached: dict[str, Any], options: PolicyOptions) -> Ite
             )
 
 
-def weigh_sentences(with_them: dict[str, Any], without: dict[str, Any]) -> Iterator[str]:
-    """Say what it costs to read each sentence by itself, where that is much.
+def _cost_too_much(with_them: dict[str, Any], without: dict[str, Any]) -> bool:
+    """Whether it is the sentences by themselves that hold back many harmless rows.
 
     A model that was trained on long texts may know little of a single sentence.
     """
-    once, less = with_them["review"]["harmless"], without["review"]["harmless"]
-    if once > _COSTLY and once > 2 * less:
-        lost = "" if "block" in with_them or "block" not in without else ", and something is blocked"
-        yield (
-            f"warning: it is the sentences by themselves that hold back so many harmless posts: with --no-sentences "
-            f"{less:.1%} of them are{lost}; but then harmless text around a bad sentence may hide it. Or train the "
-            "model on single sentences as well"
-        )
+    once = with_them["review"]["harmless"]
+    return bool(once > _COSTLY and once > 2 * without["review"]["harmless"])
+
+
+def _left_out(label: str, with_them: dict[str, Any], without: dict[str, Any]) -> str:
+    return (
+        f"warning: sentences by themselves are left out: for {label} they would hold back "
+        f"{with_them['review']['harmless']:.1%} of the harmless rows, and without them it is "
+        f"{without['review']['harmless']:.1%}. Harmless text around a bad sentence may hide it then: train the model "
+        "on single sentences as well, or read them all the same, --always-sentences"
+    )
 
 
 def moderate_table(options: ModerateOptions) -> str:
