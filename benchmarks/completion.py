@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import statistics
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import begun
 
 from squeezebert.data.pretraining.documents import clean, held_out, read_documents
 from squeezebert.data.statistics import paired_interval, wilson_interval
-from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.files.stopwatch import interleave
 from squeezebert.runtime.completion import Completer
 from squeezebert.runtime.predictor import load
@@ -197,14 +195,8 @@ def main() -> None:
             found = hits(ask(completer, hidden, way), hidden)
             rows.append({"asked": way, "model": precision, **told(found, against)})
             print(rows[-1]["asked"], precision, rows[-1]["top1"]["estimate"], flush=True)
-    command = "python " + shlex.join(["benchmarks/completion.py", *sys.argv[1:]])
-    for path, name in ((options.data, "DATA"), (options.model, "MODEL")):  # this machine's business
-        command = command.replace(str(path), name)
     record = {
-        "command": command,
-        "machine": describe_machine(),
-        "versions": package_versions(),
-        "threads": options.threads,
+        **begun("completion", {"DATA": options.data, "MODEL": options.model}, options.threads),
         "model": {
             "source": exported.source,
             "megabytes": {name: file.bytes / 1e6 for name, file in exported.files.items()},

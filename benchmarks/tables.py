@@ -946,7 +946,13 @@ def moderation_table(record: dict[str, Any]) -> str:
     mails = record["mails"]
     learned = "the beginning" if record["parts"] == 1 else f"the first {record['parts']} parts"
     of = [f"{mails[part]['mails']:,} mails ({mails[part]['spam']:,} spam) {why}" for part, why in MAILS.items()]
-    return "\n".join([*lines, "", f"{', '.join(of)}; of a mail to learn from {learned}. {job_told(record)}"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{', '.join(of)}; the classifier learned {learned} of a mail, TF-IDF all of it. {job_told(record)}",
+        ]
+    )
 
 
 def moderation_promise_table(record: dict[str, Any]) -> str:
@@ -1005,7 +1011,7 @@ MODERATION = {
     "first tokens": "first tokens alone",
     "whole": "whole, in windows",
     "undisguised": "and with disguises undone",
-    "guessed": "and guessed: what `policy` chose",
+    "guessed": "and guessed (`--no-sentences`)",
     "sentences": "and sentence by sentence (`--always-sentences`)",
 }
 MAILS = {"train": "to learn from", "choose": "to choose thresholds on", "decide": "decided"}
