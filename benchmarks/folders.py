@@ -22,7 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs import RESULTS, banking77, best_words, known_vectors, open_encoder, parser_of, shown, words, write_record
+from jobs import (
+    RESULTS,
+    banking77,
+    best_words,
+    known_vectors,
+    open_encoder,
+    parser_of,
+    places_of,
+    shown,
+    words,
+    write_record,
+)
+from records import command_of
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -228,7 +240,7 @@ def main() -> None:
     if options.timings_alone:
         place = RESULTS / "folders.json"
         record = json.loads(place.read_text(encoding="utf-8"))
-        record["seconds"] = timings(known, *train)
+        record["seconds"] = {**timings(known, *train), "command": command_of("folders", places_of(options))}
         place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return
     whole = scored(known, train, test, np.arange(len(train[0])))
@@ -243,7 +255,8 @@ def main() -> None:
     found["strangers"] = cells
     capitals = [f"{text.upper()} " for text in train[0]]
     found["promises"] = promises(known_vectors(encoder, options.work, "folders", capitals), train, test)
-    found["seconds"] = None if options.timings_of_a_busy_machine else timings(known, *train)
+    if not options.timings_of_a_busy_machine:
+        found["seconds"] = {**timings(known, *train), "command": command_of("folders", places_of(options))}
     write_record("folders", options, encoder, found)
 
 

@@ -121,10 +121,13 @@ def shown(interval: Interval) -> dict[str, float | int]:
     return {name: asdict(interval)[name] for name in ("estimate", "low", "high", "rows")}
 
 
+def places_of(options: argparse.Namespace) -> dict[str, Path | None]:
+    return {"DATA": options.data, "WORK": options.work, "ENCODER": options.encoder}
+
+
 def write_record(name: str, options: argparse.Namespace, encoder: Predictor, found: dict[str, Any]) -> None:
-    places = {"DATA": options.data, "WORK": options.work, "ENCODER": options.encoder}
     record = {
-        **begun(name, places, options.threads),
+        **begun(name, places_of(options), options.threads),
         "encoder": "MiniLM-L6 int8" if options.encoder is None else f"{options.encoder.name} {encoder.precision}",
         **found,
     }

@@ -697,13 +697,13 @@ def folders_table(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     told = f"{record['test_rows']:,} test messages, paired; with a few examples a folder, means of "
     told += f"{len(record['few'][0]['draws'])} draws. Of the sure answers {whole['promised']:.0%} were to be right."
-    if record["seconds"] is None:
+    if (seconds := record.get("seconds")) is None:
         told += f" {UNTIMED}"
     else:
-        seconds = record["seconds"]
         told += (
             f" Fitting takes {seconds['learn_10_a_folder']:.1f} s for 10 examples a folder and "
-            f"{seconds['learn_all']:.1f} s for all, ten more among them {seconds['ten_more']:.1f} s."
+            f"{seconds['learn_all']:.1f} s for all, ten more among them {seconds['ten_more']:.1f} s "
+            f"(`{seconds['command']}`)."
         )
     return "\n".join([*lines, "", f"{told} {job_told(record)}"])
 

@@ -61,13 +61,14 @@ def make_site(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def visit(chromium: Any, make_site: Any) -> Iterator[Any]:
-    """A function that opens the page of an exported folder to a new visitor; gives page, server, what went wrong."""
+def browse(chromium: Any) -> Iterator[Any]:
+    """A function that serves a site and opens it to a new visitor; gives page, server, what went wrong."""
     opened: list[Any] = []
 
-    def open_page(folder: Path, query: str = "", headers: Any = None, options: Any = None, **context: Any) -> Any:
-        server = Server(make_site(folder, **(options or {})), headers=headers)
+    def open_page(site: Path, query: str = "", headers: Any = None, redirects: Any = None, **context: Any) -> Any:
+        server = Server(site, headers=headers, redirects=redirects)
         visitor = chromium.new_context(**context)
+        opened.append((visitor, server))
         page = visitor.new_page()
         page.set_default_timeout(PATIENCE_MS)
         problems: list[str] = []
@@ -76,10 +77,19 @@ def visit(chromium: Any, make_site: Any) -> Iterator[Any]:
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
         page.on("console", lambda told: problems.append(told.text) if told.type in ("error", "warning") else None)
         page.goto(server.address + query)
-        opened.append((visitor, server))
         return SimpleNamespace(page=page, server=server, problems=problems, requests=requests, visitor=visitor)
 
     yield open_page
     for visitor, server in opened:
         visitor.close()
         server.close()
+
+
+@pytest.fixture
+def visit(browse: Any, make_site: Any) -> Any:
+    """The same of an exported folder's page, which is made with `options`."""
+
+    def open_page(folder: Path, query: str = "", headers: Any = None, options: Any = None, **context: Any) -> Any:
+        return browse(make_site(folder, **(options or {})), query, headers, **context)
+
+    return open_page

@@ -71,6 +71,8 @@ def test_unknown_fields_are_left_out(tmp_path, manifest):
         ({"labels": ["a", 1]}, "labels must be text"),
         ({"labels": []}, "0 labels"),
         ({"thresholds": [0.5]}, "1 thresholds for 2 labels"),
+        ({"thresholds": [0.5, float("nan")]}, "which are no probabilities"),
+        ({"thresholds": [-0.1, 0.5]}, "which are no probabilities"),
         ({"temperature": 0}, "temperature"),
         ({"max_length": "long"}, "max_length"),
         ({"files": {}}, "model files"),

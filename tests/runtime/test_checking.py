@@ -189,6 +189,9 @@ def test_addresses_and_names_of_programs_are_not_marked(checker):
     text = "the rivr, a/rivr and and/or my_rivr_2.tar.gz"
     marked = [units(text)[i] for i in np.flatnonzero(in_no_prose(text, units(text)))]
     assert "".join(text[one.start : one.end] for one in marked) == "my_rivr_2.tar.gz"
+    # In time that grows no faster than the text: half a million units would take hours otherwise
+    many = "a_b " * 200_000
+    assert in_no_prose(many, units(many)).all() and not in_no_prose("", []).any()
 
 
 def test_tags_are_given_from_their_thresholds_on():

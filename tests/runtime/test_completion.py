@@ -122,6 +122,8 @@ def test_what_cannot_be_asked_is_explained(completer, single):
         completer.fill("___ " * 65)
     with pytest.raises(TextError, match="expected a str, not int"):
         completer.next_word(3)
+    with pytest.raises(TextError, match="expected a str, not NoneType"):
+        completer.next_word("it was", ending=None)
     for bad in (0, True, 1.5):
         with pytest.raises(OptionError, match="top_k = "):
             completer.fill("___", top_k=bad)

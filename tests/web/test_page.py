@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,6 @@ def test_the_page_works_offline_after_the_first_visit(single, visit):
     visited.page.reload()
     loaded(visited.page)
     assert ask(visited.page, "the train was late")["probabilities"] == before["probabilities"]
-    visited.server.__init__(single.output)  # the fixture closes it once more
 
 
 def test_threads_come_with_the_second_visit_or_the_servers_headers(single, visit):
@@ -367,45 +367,34 @@ def damaged(site: Path, folder: Path, name: str, content: bytes | None) -> Path:
         ("site.json", b"{", "site.json is damaged"),
     ],
 )
-def test_a_damaged_page_says_what_is_wrong(single, make_site, chromium, tmp_path, name, content, told):
-    server = Server(damaged(make_site(single.output), tmp_path / "site", name, content))
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+def test_a_damaged_page_says_what_is_wrong(single, make_site, browse, tmp_path, name, content, told):
+    page = browse(damaged(make_site(single.output), tmp_path / "site", name, content)).page
     page.wait_for_selector("#problem:visible", timeout=60_000)
     assert told in page.inner_text("#problem")
     page.keyboard.press("Control+Enter")
     page.evaluate("document.getElementById('form').requestSubmit()")
     assert page.inner_text("#status") == "The model is not running." and page.is_disabled("#ask")
     assert told in page.inner_text("#problem") and "as soon as" not in page.inner_text("#summary")
-    visitor.close()
-    server.close()
 
 
-def test_a_device_that_answers_otherwise_is_told_so(single, make_site, chromium, tmp_path):
+@pytest.mark.parametrize(("wrong", "right"), [("fp32", "int8"), ("int8", "fp32")])
+def test_a_device_that_answers_otherwise_is_told_so(single, make_site, browse, tmp_path, wrong, right):
     facts = json.loads((make_site(single.output) / "site.json").read_text())
-    facts["samples"][0]["expected"]["int8"][0] += 0.5
-    server = Server(damaged(make_site(single.output), tmp_path / "site", "site.json", json.dumps(facts).encode()))
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    facts["samples"][0]["expected"][wrong][0] += 0.5
+    page = browse(damaged(make_site(single.output), tmp_path / "site", "site.json", json.dumps(facts).encode())).page
     loaded(page)
     # It stays, and the other file answers, whichever is faster
     ask(page, "the train was late")
-    assert "int8 answers otherwise on this device" in page.inner_text("#warnings")
-    assert "answers otherwise here" in page.inner_text("label[for=choice-int8]")
-    assert ask(page, "the train")["notes"].startswith("fp32, ")
-    visitor.close()
-    server.close()
+    assert f"{wrong} answers otherwise on this device" in page.inner_text("#warnings")
+    assert "answers otherwise here" in page.inner_text(f"label[for=choice-{wrong}]")
+    assert ask(page, "the train")["notes"].startswith(f"{right}, ")
 
 
-def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, chromium, tmp_path):
+def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, browse, tmp_path):
     site = tmp_path / "site"
     write_site(single.output, site, engine, title="Old")
-    server = Server(site)
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    visited = browse(site)
+    page, server = visited.page, visited.server
     loaded(page)
     write_site(single.output, site, engine, title="New", overwrite=True)
     page.reload()
@@ -418,8 +407,6 @@ def test_a_newer_page_is_offered_and_keeps_what_has_not_changed(single, engine, 
     loaded(page)
     assert not [path for path in server.asked[start:] if "sha256" in path]
     assert len(page.evaluate("caches.keys()")) == 2
-    visitor.close()
-    server.close()
 
 
 @pytest.fixture
@@ -434,13 +421,11 @@ def other(tmp_path_factory):
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_an_older_page_answers_offline_until_the_newer_one_is_whole(single, other, engine, chromium, tmp_path, taken):
+def test_an_older_page_answers_offline_until_the_newer_one_is_whole(single, other, engine, browse, tmp_path, taken):
     site = tmp_path / "site"
     write_site(single.output, site, engine, title="Old")
-    server = Server(site)
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    visited = browse(site)
+    page, server = visited.page, visited.server
     loaded(page)
     choose(page, "fp32")
     before = ask(page, "the train was late")["probabilities"]
@@ -455,32 +440,27 @@ def test_an_older_page_answers_offline_until_the_newer_one_is_whole(single, othe
         page.wait_for_function("() => !document.getElementById('reload')", timeout=60_000)
     else:
         page.close()
-        page = visitor.new_page()
+        page = visited.visitor.new_page()
         page.goto(server.address)
     loaded(page)
     assert page.inner_text("h1") == "Old"
     choose(page, "fp32")
     assert ask(page, "the train was late")["probabilities"] == before
-    server = Server(site, port=server.port)
-    page.reload()
-    page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
-    loaded(page)
-    assert set(ask(page, "the train was late")["probabilities"]) == {"a", "b", "c"}
-    page.reload()
-    loaded(page)
-    assert len(page.evaluate("caches.keys()")) == 2
-    visitor.close()
-    server.close()
+    with closing(Server(site, port=server.port)):
+        page.reload()
+        page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
+        loaded(page)
+        assert set(ask(page, "the train was late")["probabilities"]) == {"a", "b", "c"}
+        page.reload()
+        loaded(page)
+        assert len(page.evaluate("caches.keys()")) == 2
 
 
-def test_a_half_copied_page_is_not_kept(single, other, engine, chromium, tmp_path):
+def test_a_half_copied_page_is_not_kept(single, other, engine, browse, tmp_path):
     site, newer = tmp_path / "site", tmp_path / "newer"
     write_site(single.output, site, engine, title="Old")
     write_site(other, newer, engine, title="New")
-    server = Server(site, headers={"Cache-Control": "no-cache"})
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    page = browse(site, headers={"Cache-Control": "no-cache"}).page
     loaded(page)
     shutil.copyfile(newer / "sw.js", site / "sw.js")
     page.reload()
@@ -494,20 +474,16 @@ def test_a_half_copied_page_is_not_kept(single, other, engine, chromium, tmp_pat
     page.wait_for_function("() => document.querySelector('h1')?.textContent === 'New'", timeout=60_000)
     loaded(page)
     assert page.inner_text("#problem") == ""
-    visitor.close()
-    server.close()
 
 
-def test_pages_above_and_below_do_not_answer_for_each_other(single, engine, chromium, tmp_path):
+def test_pages_above_and_below_do_not_answer_for_each_other(single, engine, browse, tmp_path):
     site = tmp_path / "site"
     write_site(single.output, site, engine, title="Above")
     write_site(single.output, site / "below", engine, title="Below")
     (site / "blog").mkdir()
     (site / "blog" / "index.html").write_text("<p id=p>old</p><script>p.textContent = 'new'</script>")
-    server = Server(site)
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    visited = browse(site)
+    page, server = visited.page, visited.server
     loaded(page)
     page.goto(server.address + "blog/")
     assert page.inner_text("#p") == "new"
@@ -520,65 +496,47 @@ def test_pages_above_and_below_do_not_answer_for_each_other(single, engine, chro
         page.goto(server.address + name)
         loaded(page)
         assert page.inner_text("h1") == title
-    visitor.close()
 
 
-def test_servers_that_hide_the_name_of_the_page_will_do(single, make_site, chromium):
-    server = Server(make_site(single.output), redirects={"/index.html": "/"})
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+def test_servers_that_hide_the_name_of_the_page_will_do(single, make_site, browse):
+    visited = browse(make_site(single.output), redirects={"/index.html": "/"})
+    page, server = visited.page, visited.server
     loaded(page)
     page.reload()
     loaded(page)
     server.close()
     page.goto(server.address + "index.html")
     loaded(page)
-    visitor.close()
 
 
-def test_a_file_that_the_server_has_mended_is_loaded_anew(single, make_site, chromium, tmp_path):
+def test_a_file_that_the_server_has_mended_is_loaded_anew(single, make_site, browse, tmp_path):
     site = make_site(single.output)
     name = "model/model_quantized.onnx"
     whole = (site / name).read_bytes()
     copy = damaged(site, tmp_path / "site", name, bytes(len(whole)))
-    server = Server(copy, headers={"Cache-Control": "max-age=86400"})
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+    page = browse(copy, headers={"Cache-Control": "max-age=86400"}).page
     page.wait_for_selector("#problem:visible", timeout=60_000)
     (copy / name).write_bytes(whole)
     page.reload()
     loaded(page)
-    visitor.close()
-    server.close()
 
 
-def test_a_file_that_is_missing_is_said_to_be_left_out(single, make_site, chromium, tmp_path):
-    server = Server(damaged(make_site(single.output), tmp_path / "site", "model/model.onnx", None))
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.goto(server.address)
+def test_a_file_that_is_missing_is_said_to_be_left_out(single, make_site, browse, tmp_path):
+    page = browse(damaged(make_site(single.output), tmp_path / "site", "model/model.onnx", None)).page
     loaded(page)
     assert "fp32 is left out: model/model.onnx: the server answered 404" in page.inner_text("#warnings")
     assert page.inner_text("#offline") == "Everything is on this device: the page works offline."
-    visitor.close()
-    server.close()
 
 
-def test_a_frame_without_an_origin_of_its_own_answers(single, make_site, chromium):
-    server = Server(make_site(single.output), headers={"Access-Control-Allow-Origin": "*", **HEADERS})
-    visitor = chromium.new_context()
-    page = visitor.new_page()
-    page.set_content(f'<iframe src="{server.address}" sandbox="allow-scripts allow-forms"></iframe>')
+def test_a_frame_without_an_origin_of_its_own_says_what_it_needs(single, make_site, browse):
+    visited = browse(make_site(single.output), headers={"Access-Control-Allow-Origin": "*", **HEADERS})
+    page = visited.visitor.new_page()
+    page.set_content(f'<iframe src="{visited.server.address}" sandbox="allow-scripts allow-forms"></iframe>')
     frame = page.frames[1]
-    for _ in range(600):
-        if "Ready" in frame.inner_text("#status") or frame.is_visible("#problem"):
-            break
-        page.wait_for_timeout(100)
-    assert frame.inner_text("#status").startswith("Ready") or "cannot" in frame.inner_text("#problem")
-    visitor.close()
-    server.close()
+    frame.wait_for_selector("#problem:visible", timeout=PATIENCE_MS)
+    assert "allow-same-origin" in frame.inner_text("#problem")
+    page.set_content(f'<iframe src="{visited.server.address}" sandbox="allow-scripts allow-same-origin"></iframe>')
+    loaded(page.frames[1])
 
 
 def test_a_file_that_is_chosen_while_it_comes_is_loaded_once(single, visit):
@@ -589,6 +547,19 @@ def test_a_file_that_is_chosen_while_it_comes_is_loaded_once(single, visit):
     until(visited.page, loaded_file)
     assert len([path for path in visited.server.asked if path.startswith("/model/model.onnx")]) == 1
     assert ask(visited.page, "the train")["notes"].startswith("fp32, ")
+
+
+def test_a_text_is_shown_the_way_its_first_letter_runs(single, visit):
+    page = visit(single.output).page
+    for text, way in (
+        ("the train", "ltr"),
+        ("  (שלום) the", "rtl"),
+        ("12 مرحبا", "rtl"),
+        ("漢字", "ltr"),
+        ("12.", "ltr"),
+    ):
+        page.fill("#text", text)
+        assert page.evaluate("getComputedStyle(document.getElementById('text')).direction") == way, text
 
 
 def test_more_threads_than_cores_are_not_started(single, visit):

@@ -137,13 +137,20 @@ def test_a_page_with_other_files_beside_it_is_not_replaced(single, engine, tmp_p
     arguments = (single.output, "--engine-dir", engine, "--overwrite", "--output")
     site = tmp_path / "site"
     assert command(capsys, *arguments, site)[0] == 0
-    for name in ("CNAME", "model/notes.txt", ".git/config", "other/index.html"):
+    for name, told_of in (
+        ("CNAME",) * 2,
+        ("model/notes.txt",) * 2,
+        (".git/config", ".git"),
+        ("other/index.html", "other"),
+    ):
         mine = site / name
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
         status, told = command(capsys, *arguments, site)
-        assert status == 1 and f"{Path(name).parts[0]}" in told and "would be lost" in told and mine.exists()
-        shutil.rmtree(mine.parent) if mine.parent.parent == site and name != "model/notes.txt" else mine.unlink()
+        assert status == 1 and f"site: {told_of} is no part of the page" in told and mine.read_text() == "mine"
+        mine.unlink()
+        if told_of != name:
+            mine.parent.rmdir()
     assert command(capsys, *arguments, site)[0] == 0
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -165,6 +172,14 @@ def test_a_disk_that_is_full_is_told_of_the_output(single, engine, tmp_path, cap
     status, told = command(capsys, single.output, "--engine-dir", engine, "--output", tmp_path / "site")
     assert status == 1 and f"{tmp_path / 'site'}: cannot be written (No space left on device)" in told
     assert list(tmp_path.iterdir()) == []
+
+    def unreadable(*_):
+        raise OSError(errno.EACCES, "Permission denied", "another")
+
+    # What cannot be read is not laid at the output's door
+    monkeypatch.setattr("squeezebert.web.site.copy_engine", unreadable)
+    status, told = command(capsys, single.output, "--engine-dir", engine, "--output", tmp_path / "site")
+    assert status == 1 and "another" in told and "cannot be written" not in told
 
 
 def test_a_tokenizer_that_no_page_follows_for_sure_is_told(single, engine, tmp_path, monkeypatch):

@@ -245,8 +245,11 @@ def checked_spans(text: str) -> list[tuple[int, int]]:
 
 def in_no_prose(sentence: str, found: Sequence[Unit]) -> NDArray[np.bool_]:
     """Return which units of a sentence, (U,), stand in an address, a path or a program's name."""
-    spans = [match.span() for match in _BETWEEN_BLANKS.finditer(sentence) if _NO_PROSE.search(match[0])]
-    return np.array([any(start <= unit.start < end for start, end in spans) for unit in found], dtype=np.bool_)
+    inside = np.zeros(len(sentence) + 1, dtype=np.bool_)
+    for match in _BETWEEN_BLANKS.finditer(sentence):
+        if _NO_PROSE.search(match[0]):
+            inside[slice(*match.span())] = True
+    return inside[[unit.start for unit in found]]
 
 
 def _exchanged(sentence: str, found: Sequence[Unit], first: int, second: int) -> str:

@@ -160,12 +160,14 @@ def _is_page(output: Path) -> bool:
 
 @contextmanager
 def _named(output: Path) -> Iterator[None]:
-    """Name the output where the system says that it cannot be written: it may name a file that was read."""
+    """Name the output where it is full or in use: the system names the file that was copied, or a hidden folder."""
     try:
         yield
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EBUSY):
+            raise
         busy = "; where it is a mount point, name a folder inside it" if error.errno == errno.EBUSY else ""
-        raise FolderError(f"{output}: cannot be written ({error.strerror or error}){busy}") from error
+        raise FolderError(f"{output}: cannot be written ({error.strerror}){busy}") from error
 
 
 def _choose(folder: Path, manifest: Manifest, wanted: tuple[Precision, ...] | None) -> tuple[Precision, ...]:

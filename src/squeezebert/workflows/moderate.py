@@ -40,9 +40,9 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
     """Choose each label's thresholds on labelled rows, write the policy, and return what it reaches on them.
 
     Rows are read as posts will be: whole and by sentences, as written and with their disguises undone; those that are
-    too long to be read have no part in it. Raises `FolderError` for the model,
-    `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and an output
-    that cannot be written, which is found out first.
+    too long to be read have no part in it. Sentences are left out where they cost too much. Raises `FolderError` for
+    the model, `TableError` for the rows, and `OptionError` for labels that the model does not know or no row has, and
+    an output that cannot be written, which is found out first.
     """
     check_place(options.output, overwrite=options.overwrite, others=(options.data,))
     model = load(options.folder, options.threads, options.precision)
@@ -76,12 +76,13 @@ def choose_policy(options: PolicyOptions, columns: LabelledColumns, report: Call
             wanted = options.block_precision, options.review_recall, options.certainty
             way[label] = choose_rule(scores, present, *wanted)
     lines = []
-    found_by, costly = ways[0], [label for label in labels if _cost_too_much(*(way[label][1] for way in ways))]
+    of_way, without = ways
+    costly = [label for label in labels if _cost_too_much(of_way[label][1], without[label][1])]
     if costly and not options.always_sentences:
-        found_by, reading["sentences"] = ways[1], False
-        lines.append(_left_out(costly[0], *(way[costly[0]][1] for way in ways)))
-    rules = {label: rule for label, (rule, _) in found_by.items()}
-    chosen = {label: reached for label, (_, reached) in found_by.items()}
+        lines.append(_left_out(costly[0], of_way[costly[0]][1], without[costly[0]][1]))
+        of_way, reading["sentences"] = without, False
+    rules = {label: rule for label, (rule, _) in of_way.items()}
+    chosen = {label: reached for label, (_, reached) in of_way.items()}
     for label in labels:
         lines += [f"{label}: {line}" for line in describe(rules[label], chosen[label], options)]
     names_of = ("block_precision", "review_recall", "certainty", "rows_a_post")

@@ -24,12 +24,14 @@ export async function getFile(file, scope, onProgress = () => {}) {
     }
   }
   let bytes = await load(address, file, onProgress);
-  // The browser may have kept a file that the server has mended since
-  if (!(await isWhole(bytes, file))) bytes = await load(address, file, onProgress, "reload");
   if (!(await isWhole(bytes, file))) {
-    throw new Error(
-      `${file.path} is not the file that this page was made with: load its newer version where one is offered, or come back later`,
-    );
+    // The browser may have kept a file that the server has mended since
+    bytes = await load(address, file, onProgress, "reload");
+    if (!(await isWhole(bytes, file))) {
+      throw new Error(
+        `${file.path} is not the file that this page was made with: load its newer version where one is offered, or come back later`,
+      );
+    }
   }
   try {
     await cache?.put(address, new Response(bytes, { headers: { "Content-Type": "application/octet-stream" } }));

@@ -40,6 +40,10 @@ async function start() {
   }
   $("more").addEventListener("click", () => showAll($("more").getAttribute("aria-expanded") !== "true"));
   say("Starting.");
+  if (self.origin === "null") {
+    stop('A frame that is kept apart runs no model: the page around it has to give its sandbox "allow-same-origin" as well.');
+    return;
+  }
   await serviceWorker();
   const address = new URL("worker.js", document.baseURI);
   address.search = location.search; // ?threads=2 sets the number of threads
@@ -272,24 +276,15 @@ function describeTask() {
   return facts.task === "multi_label" ? `any of ${facts.labels.length} labels` : `one of ${facts.labels.length} labels`;
 }
 
-/** The browser's service workers; a frame without an origin of its own has none. */
-function serviceWorkers() {
-  try {
-    return navigator.serviceWorker ?? null;
-  } catch {
-    return null;
-  }
-}
-
 /** The page's own service worker, when it answers for it: one of a page above this one may do so too. */
 function controller() {
-  const found = serviceWorkers()?.controller;
+  const found = navigator.serviceWorker?.controller;
   return found?.scriptURL === new URL("sw.js", document.baseURI).href ? found : null;
 }
 
 /** Register the service worker, and wait a little until the page is under it. Without one the page needs its server. */
 async function serviceWorker() {
-  const container = serviceWorkers();
+  const container = navigator.serviceWorker;
   if (!container) return;
   try {
     const registration = await container.register("sw.js", { updateViaCache: "none" });
@@ -316,7 +311,7 @@ function offerUpdate(registration) {
     button.addEventListener("click", () => {
       // Another tab may have taken it already
       if (!registration.waiting) location.reload();
-      serviceWorkers().addEventListener("controllerchange", () => location.reload(), { once: true });
+      navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
       registration.waiting?.postMessage("take over");
     });
     $("update").append("A newer version of this page is here. ", button);

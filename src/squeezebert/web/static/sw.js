@@ -16,7 +16,8 @@ const SCOPE = new URL("./", self.location.href);
 const PREFIX = `squeezebert ${SCOPE.pathname} `;
 const SHELL_CACHE = `${PREFIX}${VERSION}`;
 const FILES_CACHE = `${PREFIX}files`;
-// Notes in this version's cache: the caches that were there before it, written when it is whole; the one in use
+// Notes in this version's cache: the caches that were there before it, written when it is whole; the one in use, where
+// that is not its own
 const OLDER = new URL("?older", SCOPE);
 const IN_USE = new URL("?in-use", SCOPE);
 const REACH_MS = 4000; // how long a device waits for its server before it counts as offline
@@ -95,7 +96,9 @@ async function choose() {
     }
     if (name !== SHELL_CACHE && (await isReachable())) name = SHELL_CACHE;
   }
-  await (await caches.open(SHELL_CACHE)).put(IN_USE, new Response(name));
+  const cache = await caches.open(SHELL_CACHE);
+  if (name === SHELL_CACHE) await cache.delete(IN_USE);
+  else await cache.put(IN_USE, new Response(name));
   return name;
 }
 
