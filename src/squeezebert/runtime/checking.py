@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ class Checker:
         """What may be meant, the likeliest first."""
         start, end = found[at].start, found[last].end
         word = sentence[start:end]
-        before = next((sentence[one.start : one.end].lower() for one in reversed(found[:at])), "")
+        before = sentence[slice(*found[at - 1])].lower() if at else ""
         if kind == "extra":
             if word.lower() == "of" and before in _BEFORE_HAVE:
                 return [like("have", word), ""]
@@ -254,8 +255,8 @@ def in_no_prose(sentence: str, found: Sequence[Unit]) -> NDArray[np.bool_]:
 
 def _exchanged(sentence: str, found: Sequence[Unit], first: int, second: int) -> str:
     """Two words in the other order; what is capital only because it begins the sentence begins it no more."""
-    words = [sentence[found[place].start : found[place].end] for place in (first, second)]
-    begins = not any(is_word(sentence[unit.start : unit.end]) for unit in found[:first])
+    words = [sentence[slice(*found[place])] for place in (first, second)]
+    begins = not any(is_word(sentence[slice(*unit)]) for unit in islice(found, first))
     is_own = re.match("I(?!\\w)", words[0]) is not None or not (words[0][1:].islower() or len(words[0]) == 1)
     if not begins or not words[0][:1].isupper():
         return f"{words[1]} {words[0]}"
