@@ -2,18 +2,19 @@
 
 python benchmarks/pretrain_runs.py corpus   --data DIR --work DIR
 python benchmarks/pretrain_runs.py plan     --work DIR --hours 5
-python benchmarks/pretrain_runs.py rates    --work DIR [--arms groups-4,groups-1]
 python benchmarks/pretrain_runs.py arm      --work DIR --arm groups-4
 python benchmarks/pretrain_runs.py finetune --data DIR --work DIR [--arms groups-4,scratch-4]
 python benchmarks/pretrain_runs.py record   --data DIR --work DIR
 
 --data is a folder with corpus/{wikipedia,books} and glue/. Models are 6 layers of 256 channels, with a vocabulary of
-8192 trained on the text; AdamW, batches of 64 rows of 128 tokens, one thread. `plan` measures the steps of both
-models in turn, and says how many fit into the hours. Three arms: `groups-4` and `groups-1` take as many as fit, each
-in a schedule of its own (equal time); `groups-4-tokens` takes as many as `groups-1` (equal tokens). `rates` tries
-three learning rates for a twentieth of each, before; the arms take the best of them. Everything resumes. Finetuning
-tries three learning rates with the first seed, for random weights (`scratch-4`, `scratch-1`) as for pretrained ones,
-and the best with all seeds; scores are those of the best evaluation, on the rows that it was chosen by.
+8192 trained on the text; AdamW, batches of 16 rows of 128 tokens, one thread. `plan` measures the steps of both
+models in turn, and says how many fit into the hours; what else will run beside the arms should run then. Three arms:
+`groups-4` and `groups-1` take as many as fit, with a learning rate that stays at its peak before it falls (equal
+time); `groups-4-tokens` takes as many as `groups-1` (equal tokens): it is `groups-4` as it was where the rate of so
+short a run begins to fall, and falls from there. A finished arm is asked for the order of all held-out rows, cut
+several times over. Everything resumes. Finetuning tries three learning rates with the first seed, for random weights
+(`scratch-4`, `scratch-1`) as for pretrained ones, and the best with all seeds; scores are those of the best
+evaluation, on the rows that it was chosen by.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from transformers.utils import logging
 from squeezebert.cli import main as squeezebert
 from squeezebert.data.glue import GLUE, load_glue
 from squeezebert.data.options import CorpusOptions
-from squeezebert.data.pretraining.batches import IGNORED
+from squeezebert.data.pretraining.batches import IGNORED, Masking, PretrainingBatches
 from squeezebert.data.pretraining.building import build_corpus
-from squeezebert.data.pretraining.rows import PretrainingCorpus
+from squeezebert.data.pretraining.rows import PretrainingCorpus, Rows
 from squeezebert.data.reading import encode_targets
 from squeezebert.data.statistics import (
     Interval,
@@ -53,6 +54,7 @@ from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from squeezebert.training.options import PretrainOptions
 from squeezebert.training.pretraining import LOG, RECORD, MicroBatches, batches_of, optimizer_of, pretrain
 from squeezebert.training.runs import dropout_of, save_model
+from squeezebert.training.stepping import MILESTONES, STEP
 from squeezebert.workflows.glue.results import read_predictions, summarise
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,18 +68,19 @@ SIZES: dict[str, Any] = {
 }
 GROUPS = ("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups")
 OPTIONS: dict[str, Any] = {
-    "batch_size": 64,
-    "micro_batch": 64,
+    "batch_size": 16,
+    "micro_batch": 16,
     "optimizer": "adamw",
     "learning_rate": 1e-3,
-    "warmup": 0.05,
+    "warmup": 0.02,
+    "decay": 0.2,
     "dropout": 0.0,
-    "save_every": 500,
-    "precision": "bf16",
-    "held_out_rows": 4096,
+    "save_every": 1000,
+    "held_out_rows": 1024,
 }
-RATES = (5e-4, 1e-3, 2e-3)  # of pretraining
-SHARE = 0.05  # of an arm's steps, to choose its rate by
+CUTS = 4  # of each held-out row, to measure how often its order is told right
+ORDERS = "orders.json"
+FORKED = "groups-4-tokens"
 TASKS = ("SST-2", "CoLA")
 RECIPE = Path(__file__).parents[1] / "recipes" / "glue-small.yaml"
 TASK_RATES = (1e-4, 2e-4, 5e-4)
@@ -123,15 +126,14 @@ def make_plan(work: Path, hours: float) -> None:
         for arm, (model, optimiser) in made.items():
             with dropout_of(model, OPTIONS["dropout"]):
                 began = time.perf_counter()
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = model(**data[number], masked_only=True).loss
+                loss = model(**data[number], masked_only=True).loss
                 loss.backward()
                 optimiser.step()
                 optimiser.zero_grad()
                 seconds[arm].append(time.perf_counter() - began)
     medians = {arm: float(np.median(found[4:])) for arm, found in seconds.items()}
     steps = {arm: round(hours * 3600 / one) for arm, one in medians.items()}
-    told = {"hours": hours, "seconds": medians, "steps": {**steps, "groups-4-tokens": steps["groups-1"]}}
+    told = {"hours": hours, "seconds": medians, "steps": {**steps, FORKED: steps["groups-1"]}}
     place.write_text(json.dumps(told))
     say(json.dumps(told))
 
@@ -144,41 +146,69 @@ def plan_of(work: Path) -> dict[str, Any]:
     return plan
 
 
-def train(work: Path, arm: str, output: Path, rate: float, steps: int) -> None:
-    if (output / RECORD).exists():
-        return
-    transformers.set_seed(42)
-    options = PretrainOptions(**OPTIONS | {"learning_rate": rate}, steps=steps)
-    model = SqueezeBertForPreTraining(configuration(arm))
-    pretrain(model, corpus_of(work), output, options, report=say, command="python benchmarks/pretrain_runs.py")
-
-
-def try_rates(work: Path, arms: list[str]) -> None:
-    """A twentieth of an arm with each learning rate."""
-    for arm in arms:
-        steps = round(SHARE * plan_of(work)["steps"][arm])
-        for rate in RATES:
-            train(work, arm, work / "rates" / f"{arm}_rate-{rate:g}", rate, steps)
-
-
-def rates_of(work: Path) -> dict[str, dict[str, float]]:
-    """What each learning rate came to: held-out loss by arm and rate."""
-    found: dict[str, dict[str, float]] = {}
-    for place in sorted((work / "rates").glob(f"*/{RECORD}")):
-        arm, _, rate = place.parent.name.partition("_rate-")
-        found.setdefault(arm, {})[rate] = json.loads(place.read_text())["held_out"]["held_out_loss"]
-    return found
+def fork_of(plan: dict[str, Any]) -> int:
+    """The step of `groups-4` that `groups-4-tokens` goes on from: there its own rate begins to fall."""
+    return round((1 - OPTIONS["decay"]) * plan["steps"][FORKED])
 
 
 def train_arm(work: Path, arm: str) -> None:
     plan = plan_of(work)
     if arm not in plan["steps"]:
         raise SystemExit(f"--arm {arm}: arms are {', '.join(plan['steps'])}")
-    tried = rates_of(work).get(f"groups-{groups_of(arm)}", {})
-    if len(tried) < len(RATES):
-        raise SystemExit(f"--arm {arm}: {len(tried)} of {len(RATES)} learning rates were tried: run `rates` first")
-    rate = float(min(tried, key=lambda one: tried[one]))
-    train(work, arm, work / arm, rate, plan["steps"][arm])
+    steps, fork = plan["steps"][arm], fork_of(plan)
+    told: dict[str, Any] = {}
+    transformers.set_seed(42)
+    if arm == FORKED:
+        place = work / "groups-4" / MILESTONES / f"{STEP}{fork}"
+        if not place.exists():
+            raise SystemExit(f"--arm {arm}: it goes on from step {fork} of groups-4, which is not there yet")
+        model = SqueezeBertForPreTraining.from_pretrained(place)
+        # Other batches than those before; the optimiser's moments begin anew, for which a short rise is enough
+        steps, told = steps - fork, {"seed": 43, "decay": None, "warmup": 0.05}
+    else:
+        model = SqueezeBertForPreTraining(configuration(arm))
+        if arm == "groups-4":
+            told = {"milestones": (fork / steps,)}
+    if not (work / arm / RECORD).exists():
+        options = PretrainOptions(**OPTIONS | told, steps=steps)
+        command = "python " + shlex.join(["benchmarks/pretrain_runs.py", "arm", "--work", "WORK", "--arm", arm])
+        pretrain(model, corpus_of(work), work / arm, options, report=say, command=command)
+    if not (work / arm / ORDERS).exists():
+        found = as_dict(order_accuracy(SqueezeBertForPreTraining.from_pretrained(work / arm), corpus_of(work)))
+        (work / arm / ORDERS).write_text(json.dumps(found))
+
+
+def rows_of(work: Path, arm: str) -> list[dict[str, Any]]:
+    """What an arm's log says; that of one that goes on from another begins with the other's."""
+    rows = [json.loads(line) for line in (work / arm / LOG).read_text().splitlines()]
+    if arm != FORKED:
+        return rows
+    fork = fork_of(plan_of(work))
+    before = [row for row in rows_of(work, "groups-4") if row["step"] <= fork]
+    done = before[-1]
+    return [*before, *(row | {name: row[name] + done[name] for name in ("step", "tokens")} for row in rows)]
+
+
+@torch.no_grad()
+def order_accuracy(model: SqueezeBertForPreTraining, corpus: PretrainingCorpus) -> Interval:
+    """Share of orders told right, of all held-out rows with an order; a row's answers to its cuts are one mean."""
+    model.eval()
+    tokenizer = corpus.tokenizer()
+    rows = Rows.cut(corpus.split("held_out"), PretrainOptions(**OPTIONS).max_length - 3)
+    masking = Masking.of(tokenizer, PretrainOptions(**OPTIONS).mask_share, whole_words=False)
+    right, asked = np.zeros(len(rows)), np.zeros(len(rows))
+    for seed in range(CUTS):
+        batches = PretrainingBatches(rows, 32, tokenizer, masking, seed, varies=False)
+        for number in range(batches.of_pass):
+            batch = batches[number]
+            where = batch["sentence_order_label"] != IGNORED
+            inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+            said = model(**inputs, masked_only=True).seq_relationship_logits.argmax(-1).numpy()
+            numbers = batches.numbers(number)[where]
+            right[numbers] += (said == batch["sentence_order_label"])[where]
+            asked[numbers] += 1
+        say(f"orders of cut {seed + 1} of {CUTS}: {right.sum() / asked.sum():.1%} right")
+    return mean_interval(right[asked > 0] / asked[asked > 0])
 
 
 def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[str], workers: int) -> None:
@@ -193,7 +223,7 @@ def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[str], wor
     command: list[object] = ["glue", "run", "--output", work / "glue", "--tasks", *TASKS]
     command += ["--data-dir", link_samples(data / "glue", work / "tables"), "--recipe", RECIPE]
     command += ["--model", *(f"{arm}={work / arm}" for arm in arms), "--learning-rates", *TASK_RATES]
-    command += ["--seeds", *seeds, "--workers", workers, "--precision", "bf16"]
+    command += ["--seeds", *seeds, "--workers", workers]
     told = [str(part) for part in command]
     say(shlex.join(["squeezebert", *told]))
     code = squeezebert(told)
@@ -300,9 +330,11 @@ def record(work: Path, data: Path) -> None:
     for arm in plan["steps"]:
         if not (work / arm / LOG).exists():
             continue
-        rows = [json.loads(line) for line in (work / arm / LOG).read_text().splitlines()]
+        rows = rows_of(work, arm)
         done = json.loads((work / arm / RECORD).read_text()) if (work / arm / RECORD).exists() else {}
         about = {name: done.get(name) for name in ("options", "parameters", "padding")}
+        asked = work / arm / ORDERS
+        about["orders"] = json.loads(asked.read_text()) if asked.exists() else None
         runs.append({"arm": arm, "model": f"groups-{groups_of(arm)}", "finished": bool(done), **about, "rows": rows})
     kept = ("splits", "left_out", "tokens_a_second", "vocabulary_entries", "sources")
     told = {
@@ -315,7 +347,6 @@ def record(work: Path, data: Path) -> None:
         "baselines": baselines(corpus),
         "chance": {"mlm_loss": math.log(SIZES["vocab_size"]), "sop_accuracy": 0.5},
         "plan": plan,
-        "rates": rates_of(work),
         "runs": runs,
         "scores": scores_of(work, data),
     }
@@ -324,7 +355,7 @@ def record(work: Path, data: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("corpus", "plan", "rates", "arm", "finetune", "record"))
+    parser.add_argument("part", choices=("corpus", "plan", "arm", "finetune", "record"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--arm", default="groups-4")
@@ -345,8 +376,6 @@ def main() -> None:
         make_corpus(options.data, work)
     elif options.part == "plan":
         make_plan(work, options.hours)
-    elif options.part == "rates":
-        try_rates(work, (options.arms or "groups-4,groups-1").split(","))
     elif options.part == "arm":
         train_arm(work, options.arm)
     elif options.part == "finetune":

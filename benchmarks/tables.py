@@ -17,7 +17,6 @@ from typing import Any
 from scipy.stats import ttest_1samp
 
 from squeezebert.benchmark.bench_report import markdown
-from squeezebert.data.statistics import wilson_interval
 from squeezebert.workflows.glue.report import as_markdown, scores_table
 from squeezebert.workflows.glue.report import sizes_table as glue_sizes_table
 from squeezebert.workflows.glue.results import MEASURED, summarise
@@ -221,13 +220,12 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
     for run in record["runs"]:
         row = run["rows"][-1]
         hours = row["step"] * record["plan"]["seconds"][run["model"]] / 3600
-        asked = row["held_out_sop_asked"]
-        order = wilson_interval(round(row["held_out_sop_accuracy"] * asked), asked)
+        order = run["orders"]
         cells = [run["arm"] + ("" if run["finished"] else " (not finished)")]
         cells += [f"{run['parameters'] / 1e6:.1f}" if run["parameters"] else "", f"{row['step']:,}", f"{hours:.1f}"]
         cells += [f"{row['tokens'] / 1e6:.1f}", f"{row['held_out_mlm_loss']:.3f}"]
         cells += [f"{row['held_out_mlm_accuracy']:.1%}"]
-        cells += [f"{order.estimate:.1%} ({order.low:.1%} to {order.high:.1%})"]
+        cells += [f"{order['estimate']:.1%} ({order['low']:.1%} to {order['high']:.1%})" if order else ""]
         lines.append("| " + " | ".join(cells) + " |")
     known = record["baselines"]
     lines.append(f"| frequencies of the tokens | | | | | {known['unigram']:.3f} | | |")
@@ -244,19 +242,6 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
         f"{options['precision']}, one thread."
     )
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
-
-
-def pretrain_rates_table(record: dict[str, Any]) -> str:
-    """Held-out losses by which each model's learning rate was chosen."""
-    rates = sorted({rate for tried in record["rates"].values() for rate in tried}, key=float)
-    lines = [
-        "| held-out loss after a twentieth of the steps | " + " | ".join(f"{float(r):g}" for r in rates) + " |",
-        "|---|" + "---:|" * len(rates),
-    ]
-    for arm, tried in sorted(record["rates"].items(), reverse=True):
-        cells = (f"{tried[rate]:.3f}" if rate in tried else "" for rate in rates)
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def pretrain_finetuned_table(record: dict[str, Any]) -> str:
@@ -1062,7 +1047,6 @@ TABLES = {
     "pretrain_processes": pretrain_processes_table,
     "pretrain_scale": pretrain_scale_table,
     "pretrain_runs": pretrain_runs_table,
-    "pretrain_rates": pretrain_rates_table,
     "pretrain_finetuned": pretrain_finetuned_table,
     "search_runs": search_latency_table,
     "search_family": search_family_table,
@@ -1073,7 +1057,6 @@ TABLES = {
 # Tables of one file's results with names of their own
 SOURCES = {
     "pretrain_processes": "pretrain_scale",
-    "pretrain_rates": "pretrain_runs",
     "pretrain_finetuned": "pretrain_runs",
     "glue_grid": "glue",
     "search_family": "search_runs",

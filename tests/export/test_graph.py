@@ -154,7 +154,7 @@ def test_halves_that_are_left_out_are_no_part_of_the_graph(name, tmp_path):
     quantize_graph(tmp_path / "scaled.onnx", tmp_path / "quantised.onnx")
     feed = batch((3, 9))
     for file, near in (("model", 1e-5), ("scaled", 1e-4), ("quantised", 0.3)):
-        session = onnxruntime.InferenceSession(str(tmp_path / f"{file}.onnx"))
+        session = open_session(tmp_path / f"{file}.onnx", threads=1)  # exact where integer products overflow
         assert session.run(["logits"], feed)[0] == pytest.approx(expected(model, feed), abs=near)
 
 

@@ -93,6 +93,36 @@ class TermAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Rates(TrainerCallback):
+    """The learning rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.seen.append(kwargs["lr_scheduler"].get_last_lr()[0])
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        (None, [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        (0.4, [0, 0.5, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4]),
+    ],
+)
+def test_the_rate_falls_from_its_peak_on_or_over_the_last_share_of_the_steps(corpus, tmp_path, decay, expected):
+    rates = Rates()
+    options = PretrainOptions(**FAST | {"steps": 10, "warmup": 0.2, "decay": decay})
+    pretrain(new_model(corpus), corpus, tmp_path / "out", options, callbacks=[rates])
+    assert rates.seen == pytest.approx([1e-2 * share for share in expected])
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.1, 0.95])
+def test_a_fall_that_does_not_fit_is_refused(decay):
+    with pytest.raises(OptionError, match="leaves room for"):
+        PretrainOptions(**FAST | {"decay": decay})
+
+
 def test_masked_positions_alone_give_the_same_loss_and_gradients(corpus):
     model = new_model(corpus).eval()
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ from squeezebert.files.english import (
     ARTICLES,
     AUXILIARIES,
     CONFUSED,
+    MISHEARD,
     VERB_FORMS,
     alternatives,
     is_word,
@@ -28,10 +29,15 @@ KINDS: dict[str, tuple[str, float]] = {
     "letter dropped": ("spelling", 3.0),
     "letter doubled": ("spelling", 2.0),
     "letters exchanged": ("spelling", 3.0),
+    "spelt by ear": ("spelling", 5.0),
+    "apostrophe left out": ("spelling", 1.5),
     "word that sounds alike": ("confused", 6.0),
+    "of for have": ("confused", 1.0),
     "be, have and do": ("agreement", 4.0),
     "verb with or without -s": ("agreement", 3.0),
-    "a and an": ("article", 3.0),
+    # Two kinds, since text has six times as many "a" as "an"
+    "a for an": ("article", 2.0),
+    "an for a": ("article", 2.0),
     "word dropped": ("missing", 5.0),
     "word doubled": ("extra", 2.0),
     "word put in": ("extra", 3.0),
@@ -40,12 +46,26 @@ KINDS: dict[str, tuple[str, float]] = {
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 # Shortest word in which fingers slip
 _LEAST_LETTERS = 4
+# Spellings that are heard alike, or that writers take for one another: each may stand for the other inside a word
+_ALIKE = (
+    ("ie", "ei"), ("ei", "ie"), ("ence", "ance"), ("ance", "ence"), ("ent", "ant"), ("ant", "ent"), ("ible", "able"),
+    ("able", "ible"), ("ely", "ly"), ("ally", "aly"), ("ful", "full"), ("ess", "es"), ("ous", "us"), ("ious", "ous"),
+    ("tion", "sion"), ("sion", "tion"), ("cious", "tious"), ("ary", "ery"), ("ery", "ary"), ("or", "er"), ("er", "or"),
+    ("ar", "er"), ("ph", "f"), ("gh", "g"), ("sc", "s"), ("ck", "k"), ("ce", "se"), ("ci", "si"), ("ea", "ee"),
+    ("ee", "ea"), ("ai", "ay"), ("ou", "u"), ("au", "o"), ("wh", "w"),
+    ("ey", "y"), ("y", "i"), ("par", "per"), ("ite", "ate"), ("ate", "ite"), ("ue", "u"),
+    ("uou", "uo"), ("rh", "r"), ("xc", "x"), ("cq", "q"), ("dg", "g"), ("age", "ege"), ("ege", "age"),
+    ("a", "e"), ("e", "a"), ("i", "e"), ("e", "i"), ("o", "a"),
+)  # fmt: skip
+_DOUBLE = "bcdfglmnprst"
+_VOWELS = "aeiouy"
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_MODALS = _words("would could should must might may can't couldn't wouldn't shouldn't")
 # Words without which a sentence is wrong; most others could be left out
 _NEEDED = _words(
     "the a an of to in on at for with by from is are was were be been has have will would can could it he she they we "
@@ -119,10 +139,14 @@ class Corruptor:
             "letter dropped": (self._may_slip, self._slip),
             "letter doubled": (self._may_slip, self._slip),
             "letters exchanged": (self._may_slip, self._slip),
+            "spelt by ear": (self._may_hear, self._hear),
+            "apostrophe left out": (self._is_contracted, _leave_out),
             "word that sounds alike": (_sounds_alike, _confuse),
+            "of for have": (_follows_modal, _put_of),
             "be, have and do": (_is_auxiliary, _disagree),
             "verb with or without -s": (_is_verb, _disagree),
-            "a and an": (_is_article, _change_article),
+            "a for an": (_is_an, _change_article),
+            "an for a": (_is_a, _change_article),
             "word dropped": (_is_needed, _drop),
             "word doubled": (_may_double, _double),
             "word put in": (_may_precede, _put_in),
@@ -170,6 +194,48 @@ class Corruptor:
                 _mark(pieces, at, kind, found)
                 return
 
+    # --- spellings ------------------------------------------------------------------------------------------
+
+    def _may_hear(self, pieces: _Pieces, at: int) -> bool:
+        return self._may_slip(pieces, at) and bool(heard_alike(_word(pieces, at)))
+
+    def _hear(self, pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:
+        found = [one for one in heard_alike(pieces[at].text.lower()) if one not in self.known]
+        if found:
+            _mark(pieces, at, kind, chance.choice(found))
+
+    def _is_contracted(self, pieces: _Pieces, at: int) -> bool:
+        # "its" and "were" are other words, and those that are taken for one another a kind of their own
+        word = _word(pieces, at).replace("\u2019", "'")
+        return word.endswith(_CONTRACTED) and word not in _SOUND_ALIKE and word.replace("'", "") not in self.known
+
+
+def heard_alike(word: str) -> list[str]:
+    """Return how a word in lower case may be spelt by one who goes by its sound; single vowels only in long words.
+
+    A pair of letters for another that sounds alike, a double consonant for a single one and the other way round. The
+    first letter stays.
+    """
+    found = []
+    for right, wrong in _ALIKE:
+        if len(right) == 1 and len(word) < 7:
+            continue
+        at = word.find(right, 1)
+        while at > 0:
+            # A single vowel is hard to hear between consonants, in the middle of a long word
+            inside = 2 < at < len(word) - 2 and word[at - 1] not in _VOWELS and word[at + 1] not in _VOWELS
+            if len(right) > 1 or inside:
+                found.append(word[:at] + wrong + word[at + len(right) :])
+            at = word.find(right, at + 1)
+    for at in range(1, len(word) - 1):
+        if word[at] not in _DOUBLE:
+            continue
+        if word[at + 1] == word[at]:
+            found.append(word[:at] + word[at + 1 :])
+        elif word[at - 1] in _VOWELS and word[at + 1] in _VOWELS:
+            found.append(word[: at + 1] + word[at:])
+    return [one for one in dict.fromkeys(found) if one != word]
+
 
 def slip(word: str, place: int, kind: str, chance: random.Random) -> str:
     """Return a word with one slip of a kind at a letter; the same word where the kind has none there."""
@@ -204,6 +270,7 @@ def _word(pieces: _Pieces, at: int) -> str:
 
 _SOUND_ALIKE = frozenset(word for group in CONFUSED for word in group)
 _AUXILIARY = frozenset(form for pair in AUXILIARIES for form in pair)
+_CONTRACTED = ("n't", "'re", "'ve", "'ll", "'m")
 
 
 def _sounds_alike(pieces: _Pieces, at: int) -> bool:
@@ -211,7 +278,21 @@ def _sounds_alike(pieces: _Pieces, at: int) -> bool:
 
 
 def _confuse(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:
-    _mark(pieces, at, kind, chance.choice(alternatives(pieces[at].text, "confused")))
+    word = _word(pieces, at).replace("\u2019", "'")
+    _mark(pieces, at, kind, chance.choice([one for one in alternatives(word, "confused") if one not in MISHEARD]))
+
+
+def _follows_modal(pieces: _Pieces, at: int) -> bool:
+    before = _word(pieces, at - 1).replace("\u2019", "'")
+    return _word(pieces, at) == "have" and (_word(pieces, at - 2) if before == "not" else before) in _MODALS
+
+
+def _put_of(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:
+    _mark(pieces, at, kind, "of")
+
+
+def _leave_out(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:
+    _mark(pieces, at, kind, pieces[at].text.replace("'", "").replace("\u2019", ""))
 
 
 def _is_auxiliary(pieces: _Pieces, at: int) -> bool:
@@ -234,6 +315,14 @@ def _disagree(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> Non
 def _is_article(pieces: _Pieces, at: int) -> bool:
     # "A." is an initial, and "a" before a sign a letter
     return _word(pieces, at) in ARTICLES and _word(pieces, at + 1).isalpha() and pieces[at + 1].space != ""
+
+
+def _is_an(pieces: _Pieces, at: int) -> bool:
+    return _word(pieces, at) == "an" and _is_article(pieces, at)
+
+
+def _is_a(pieces: _Pieces, at: int) -> bool:
+    return _word(pieces, at) == "a" and _is_article(pieces, at)
 
 
 def _change_article(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:

@@ -243,6 +243,9 @@ class PretrainOptions:
     """Weight decay; biases and normalisation have none."""
     warmup: float = 0.28
     """Share of the steps over which the learning rate rises to its peak; then it falls linearly to 0."""
+    decay: float | None = None
+    """Share of the steps over which it falls, at the end of the run; it stays at its peak until then. By default it
+    falls from the peak on."""
     max_grad_norm: float = 1.0
     """Norm that gradients are clipped to, once and over all of them."""
     mask_share: float = 0.15
@@ -280,6 +283,10 @@ class PretrainOptions:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
+        if self.decay is not None and not 0 < self.decay <= 1 - self.warmup:
+            raise OptionError(
+                f"--decay {self.decay}: expected a number above 0 that --warmup {self.warmup} leaves room for"
+            )
         for field in ("weight_decay", "max_grad_norm"):
             if getattr(self, field) < 0:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected 0 or more")

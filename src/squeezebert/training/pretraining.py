@@ -132,6 +132,7 @@ def pretrain(
                     bf16=options.precision == "bf16",
                     report_to=options.report_to,
                     ddp_find_unused_parameters=False,
+                    **_schedule(options),
                 ),
                 train_dataset=MicroBatches(training, options.steps * micro_batches(options)),
                 data_collator=one_batch,
@@ -339,6 +340,14 @@ def optimizer_of(model: nn.Module, options: PretrainOptions) -> torch.optim.Opti
         return torch.optim.AdamW(groups, lr=options.learning_rate, eps=1e-6, fused=True)
     groups[1]["trust"] = False
     return Lamb(groups, lr=options.learning_rate)
+
+
+def _schedule(options: PretrainOptions) -> dict[str, Any]:
+    """Trainer's words for a learning rate that stays at its peak before it falls; nothing where it falls at once."""
+    if options.decay is None:
+        return {}
+    falls = {"num_decay_steps": round(options.decay * options.steps), "decay_type": "linear"}
+    return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": falls}
 
 
 def _processes() -> int:
