@@ -15,7 +15,7 @@ from squeezebert.data.corruption import CorruptionOptions
 from squeezebert.data.options import CorpusOptions, DataOptions
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.errors import SqueezeBertError
-from squeezebert.parsing import Verbs, dashed, parser_of, recipes_first, together, values_of
+from squeezebert.parsing import Verbs, dashed, parser_of, recipes_first, together, values_of, verb_of
 from squeezebert.search.options import SearchOptions, SearchPlaces
 from squeezebert.training.options import (
     DistilOptions,
@@ -345,8 +345,8 @@ UNFINISHED = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 1 for an error that was explained, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser()
-    chosen = parser.parse_args(recipes_first(together(dashed(given), VERBS), FAMILIES))
+    words = recipes_first(together(dashed(given), VERBS), FAMILIES)
+    chosen = parser_of(VERBS, FAMILIES, alone=verb_of(words, VERBS)).parse_args(words)
     verb, parsed = chosen.verb, chosen[chosen.verb]
     if verb in FAMILIES:
         verb, parsed = f"{verb} {parsed.verb}", parsed[parsed.verb]

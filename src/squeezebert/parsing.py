@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from functools import cache
 from inspect import get_annotations
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -31,8 +32,11 @@ class Parser(ArgumentParser):
         super().error(message, ex)
 
 
-def parser_of(verbs: Verbs, families: Mapping[str, str]) -> ArgumentParser:
-    """Return the parser of all verbs, made from their dataclasses; `families` are what verbs of two words share."""
+def parser_of(verbs: Verbs, families: Mapping[str, str], alone: str | None = None) -> ArgumentParser:
+    """Return the parser of all verbs, made from their dataclasses; `families` are what verbs of two words share.
+
+    With `alone`, no other verb gets its options: reading those of all takes longer than many a verb does.
+    """
     parser = Parser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(required=True, dest="verb")
@@ -44,7 +48,7 @@ def parser_of(verbs: Verbs, families: Mapping[str, str]) -> ArgumentParser:
     for name, (function, parts) in verbs.items():
         summary = (function.__doc__ or "").strip()
         verb = Parser(description=summary)
-        for part in parts:
+        for part in parts if alone in (None, name) else ():
             add_options(verb, part)
         verb.add_argument(
             "--recipe",
@@ -92,6 +96,7 @@ def _default(field: Field[Any]) -> list[Any]:
     return list(made)
 
 
+@cache
 def field_docstrings(options: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass and of those it is made from."""
     from docstring_parser import parse_from_object
@@ -131,12 +136,17 @@ def recipes_first(arguments: Sequence[str], families: Mapping[str, str]) -> list
     return [*rest[:verb], *recipes, *rest[verb:]]
 
 
+def verb_of(arguments: Sequence[str], verbs: Verbs) -> str | None:
+    """Return the verb that a command line begins with, of one word or two."""
+    return next((" ".join(arguments[:words]) for words in (2, 1) if " ".join(arguments[:words]) in verbs), None)
+
+
 def together(arguments: Sequence[str], verbs: Verbs) -> list[str]:
     """Put the values of an option that takes several behind its first mention, where it is given more than once.
 
     The parser would take the last ones for all: `--model a --model b` means the same as `--model a b`.
     """
-    verb = next((" ".join(arguments[:words]) for words in (2, 1) if " ".join(arguments[:words]) in verbs), None)
+    verb = verb_of(arguments, verbs)
     if verb is None:
         return list(arguments)
     several = set()

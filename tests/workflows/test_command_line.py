@@ -14,7 +14,7 @@ import pytest
 
 from conftest import topic_rows
 from squeezebert.cli import FAMILIES, VERBS, build_parser, main
-from squeezebert.parsing import dashed, field_docstrings, recipes_first, together
+from squeezebert.parsing import dashed, field_docstrings, parser_of, recipes_first, together
 from squeezebert.runtime.predictor import load
 from typed import run
 
@@ -334,3 +334,19 @@ def test_what_is_typed_means_more_than_a_recipe(tmp_path, before):
 )
 def test_an_option_of_several_values_given_twice_has_all_of_them(given, meant):
     assert together(given.split(), VERBS) == meant.split()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_alone_has_the_options_that_it_has_among_all(verb, every_verb, capsys):
+    helped = []
+    for parser in (every_verb, parser_of(VERBS, FAMILIES, alone=verb)):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*verb.split(), "--help"])
+        helped.append(capsys.readouterr().out)
+    assert helped[0] == helped[1]
+    assert "--recipe" in helped[1]
+
+
+@pytest.fixture(scope="module")
+def every_verb():
+    return build_parser()
