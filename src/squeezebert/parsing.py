@@ -35,7 +35,8 @@ class Parser(ArgumentParser):
 def parser_of(verbs: Verbs, families: Mapping[str, str], alone: str | None = None) -> ArgumentParser:
     """Return the parser of all verbs, made from their dataclasses; `families` are what verbs of two words share.
 
-    With `alone`, no other verb gets its options: reading those of all takes longer than many a verb does.
+    With `alone`, no other verb gets its options, and with "" none: reading those of all takes longer than many a verb
+    does.
     """
     parser = Parser(prog="squeezebert", description="Small, fast text models for the device the text is on.")
     parser.add_argument("--version", action="version", version=__version__)
