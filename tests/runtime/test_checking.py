@@ -95,6 +95,7 @@ def test_suggestions_by_kind(checker, words):
         assert suggest(text, units(text), at, at + 1, "order") == [wanted], text
     for text, at, kind, wanted in (
         ("You should of called", 2, "extra", ["have", ""]),
+        ("You shouldn't of called", 2, "confused", ["have", "off"]),
         ("A cup of of tea", 3, "extra", ["", "off"]),
         ("I have to much", 2, "extra", ["", "too", "two"]),
         ("I is happy", 1, "agreement", ["am"]),

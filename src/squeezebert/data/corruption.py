@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from squeezebert.files.english import (
     ARTICLES,
     AUXILIARIES,
+    BEFORE_HAVE,
     CONFUSED,
-    MISHEARD,
     VERB_FORMS,
     alternatives,
     is_word,
@@ -65,7 +65,6 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_MODALS = _words("would could should must might may can't couldn't wouldn't shouldn't")
 # Words without which a sentence is wrong; most others could be left out
 _NEEDED = _words(
     "the a an of to in on at for with by from is are was were be been has have will would can could it he she they we "
@@ -278,13 +277,14 @@ def _sounds_alike(pieces: _Pieces, at: int) -> bool:
 
 
 def _confuse(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:
-    word = _word(pieces, at).replace("\u2019", "'")
-    _mark(pieces, at, kind, chance.choice([one for one in alternatives(word, "confused") if one not in MISHEARD]))
+    _mark(pieces, at, kind, chance.choice(alternatives(pieces[at].text, "confused")))
 
 
 def _follows_modal(pieces: _Pieces, at: int) -> bool:
-    before = _word(pieces, at - 1).replace("\u2019", "'")
-    return _word(pieces, at) == "have" and (_word(pieces, at - 2) if before == "not" else before) in _MODALS
+    if _word(pieces, at) != "have":
+        return False
+    before = _word(pieces, at - 1)
+    return (_word(pieces, at - 2) if before == "not" else before.removesuffix("n't")) in BEFORE_HAVE
 
 
 def _put_of(pieces: _Pieces, at: int, chance: random.Random, kind: str) -> None:

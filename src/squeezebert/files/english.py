@@ -75,8 +75,8 @@ CONFUSED: tuple[tuple[str, ...], ...] = (
     ("tail", "tale"),
     ("heal", "heel"),
 )
-# A word -> what is written for it after "would" and its like, since it sounds so there
-MISHEARD = {"have": "of"}
+# Behind these `have` sounds like `of`, and is written so
+BEFORE_HAVE = frozenset(("could", "might", "must", "should", "would"))
 # Singular and plural forms that are exchanged wherever they stand
 AUXILIARIES: tuple[tuple[str, str], ...] = (
     ("is", "are"),
@@ -144,10 +144,7 @@ def alternatives(word: str, tag: str) -> tuple[str, ...]:
         return () if other is None else (other,)
     if tag == "article":
         return tuple(article for article in ARTICLES if article != word) if word in ARTICLES else ()
-    if tag != "confused":
-        return ()
-    heard = (pair for pair in MISHEARD.items() if word in pair)
-    return (*_OTHERS.get(word, ()), *(right if word == wrong else wrong for right, wrong in heard))
+    return _OTHERS.get(word, ()) if tag == "confused" else ()
 
 
 def like(word: str, model: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.files.english import TAGS, Unit, alternatives, is_word, like, units
+from squeezebert.files.english import BEFORE_HAVE, TAGS, Unit, alternatives, is_word, like, units
 from squeezebert.files.errors import OptionError
 from squeezebert.files.manifest import check_file
 from squeezebert.runtime.completion import Completer
@@ -37,8 +37,6 @@ _SMALLEST = 1e-9
 # Addresses, paths and names of programs: what is spelt in them is nobody's mistake
 _NO_PROSE = re.compile(r"://|\bwww\.|\w@\w|/\w+/|\w_|_\w|\w\(\)")
 _BETWEEN_BLANKS = re.compile(r"\S+")
-# Behind these `of` stands for `have`
-_BEFORE_HAVE = frozenset(("could", "might", "must", "should", "would"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -179,9 +177,9 @@ class Checker:
         start, end = found[at].start, found[last].end
         word = sentence[start:end]
         before = sentence[slice(*found[at - 1])].lower() if at else ""
+        if kind in ("extra", "confused") and word.lower() == "of" and before.removesuffix("n't") in BEFORE_HAVE:
+            return [like("have", word), *([""] if kind == "extra" else alternatives(word, kind))]
         if kind == "extra":
-            if word.lower() == "of" and before in _BEFORE_HAVE:
-                return [like("have", word), ""]
             return ["", *(like(name, word) for name in alternatives(word, "confused"))]
         if kind == "order":
             return [_exchanged(sentence, found, at, last)] if last > at else []
