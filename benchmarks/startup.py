@@ -1,4 +1,4 @@
-"""Time from process start to the end of `import squeezebert` and of `squeezebert --help`, against bare Python.
+"""Time from process start to the end of `import squeezebert` and of two kinds of `--help`, against bare Python.
 
 python benchmarks/startup.py [--runs 15] [--output benchmarks/results/startup.json]
 """
@@ -20,6 +20,7 @@ COMMANDS = {
     "python": ["-c", "pass"],
     "import squeezebert": ["-c", "import squeezebert"],
     "squeezebert --help": ["-m", "squeezebert", "--help"],
+    "squeezebert check --help": ["-m", "squeezebert", "check", "--help"],
 }
 
 

@@ -346,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 1 for an error that was explained, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = recipes_first(together(dashed(given), VERBS), FAMILIES)
-    chosen = parser_of(VERBS, FAMILIES, alone=verb_of(words, VERBS) or "").parse_args(words)
+    chosen = build_parser(alone=verb_of(words, VERBS) or "").parse_args(words)
     verb, parsed = chosen.verb, chosen[chosen.verb]
     if verb in FAMILIES:
         verb, parsed = f"{verb} {parsed.verb}", parsed[parsed.verb]
@@ -377,9 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser of all verbs."""
-    return parser_of(VERBS, FAMILIES)
+def build_parser(alone: str | None = None) -> ArgumentParser:
+    """Return the parser of all verbs, with the options of all or of the one in `alone`."""
+    return parser_of(VERBS, FAMILIES, alone)
 
 
 def say(line: str) -> None:

@@ -108,6 +108,7 @@ class Rates(TrainerCallback):
     [
         (None, [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
         (0.4, [0, 0.5, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        (0.8, [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
     ],
 )
 def test_the_rate_falls_from_its_peak_on_or_over_the_last_share_of_the_steps(corpus, tmp_path, decay, expected):
@@ -121,6 +122,7 @@ def test_the_rate_falls_from_its_peak_on_or_over_the_last_share_of_the_steps(cor
 def test_a_fall_that_does_not_fit_is_refused(decay):
     with pytest.raises(OptionError, match="leaves room for"):
         PretrainOptions(**FAST | {"decay": decay})
+    assert PretrainOptions(**FAST | {"warmup": 0.9, "decay": 0.1}).decay == 0.1  # 1 - 0.9 is a little less than 0.1
 
 
 def test_masked_positions_alone_give_the_same_loss_and_gradients(corpus):

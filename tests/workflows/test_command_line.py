@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import topic_rows
+from squeezebert import parsing
 from squeezebert.cli import FAMILIES, VERBS, build_parser, main
-from squeezebert.parsing import dashed, field_docstrings, parser_of, recipes_first, together
+from squeezebert.parsing import dashed, field_docstrings, recipes_first, together
 from squeezebert.runtime.predictor import load
 from typed import run
 
@@ -339,12 +340,24 @@ def test_an_option_of_several_values_given_twice_has_all_of_them(given, meant):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_alone_has_the_options_that_it_has_among_all(verb, every_verb, capsys):
     helped = []
-    for parser in (every_verb, parser_of(VERBS, FAMILIES, alone=verb)):
+    for parser in (every_verb, build_parser(alone=verb)):
         with pytest.raises(SystemExit):
             parser.parse_args([*verb.split(), "--help"])
         helped.append(capsys.readouterr().out)
     assert helped[0] == helped[1]
     assert "--recipe" in helped[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [(["pairs", "score", "--help"], "pairs score"), (["train", "--help"], "train"), (["--help"], None), (["x"], None)],
+)
+def test_a_command_reads_the_options_of_its_own_verb_alone(words, verb, monkeypatch):
+    read = []
+    monkeypatch.setattr(parsing, "add_options", lambda parser, part: read.append(part))
+    with pytest.raises(SystemExit):
+        main(words)
+    assert tuple(read) == (VERBS[verb][1] if verb else ())
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,7 @@ class PretrainOptions:
             value = getattr(self, field)
             if value is not None and not 0 <= value < 1:
                 raise OptionError(f"--{field} {value}: expected a number from 0 to below 1")
-        if self.decay is not None and not 0 < self.decay <= 1 - self.warmup:
+        if self.decay is not None and not (self.decay > 0 and self.warmup + self.decay <= 1 + 1e-9):
             raise OptionError(
                 f"--decay {self.decay}: expected a number above 0 that --warmup {self.warmup} leaves room for"
             )

@@ -346,7 +346,8 @@ def _schedule(options: PretrainOptions) -> dict[str, Any]:
     """Trainer's words for a learning rate that stays at its peak before it falls; nothing where it falls at once."""
     if options.decay is None:
         return {}
-    falls = {"num_decay_steps": round(options.decay * options.steps), "decay_type": "linear"}
+    room = options.steps - round(options.warmup * options.steps)  # both shares may have been rounded up
+    falls = {"num_decay_steps": min(round(options.decay * options.steps), room), "decay_type": "linear"}
     return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": falls}
 
 
