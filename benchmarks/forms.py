@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -32,10 +33,11 @@ from squeezebert.benchmark.baselines import write_usual_export
 from squeezebert.benchmark.latency import made_up_inputs
 from squeezebert.export import graph
 from squeezebert.export.exporter import DISABLED_OPTIMIZERS
-from squeezebert.export.graph import Block, EncoderGraph, write_graph
+from squeezebert.export.graph import Block, EncoderGraph, Padding, write_graph
 from squeezebert.export.matrices import Blocks, Channels
 from squeezebert.export.quantize import fix_ranges, quantize_graph
 from squeezebert.export.ranges import find_ranges
+from squeezebert.export.writer import ACTIVATIONS, Value, Writer
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.files.stopwatch import interleave
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
@@ -48,139 +50,166 @@ CONTRIB = "com.microsoft"
 # --- products -----------------------------------------------------------------------------------------------
 
 
-def batched_groups(blocks: Blocks, x: Channels) -> list[Tensor]:
+def batched_groups(blocks: Blocks, x: Channels) -> list[Value]:
     """All groups as one batched product."""
-    groups = blocks.pieces
+    writer, op, groups = x.writer, x.writer.op, blocks.pieces
     if groups == 1:
-        return [torch.addmm(blocks.biases[0], x.whole, blocks.weights[0])]
-    whole = x.whole
-    x_GNC = whole.view(whole.shape[0], groups, -1).transpose(0, 1)
-    y_GNC = torch.matmul(x_GNC, torch.stack(list(blocks.weights))) + torch.stack(list(blocks.biases))[:, None]
-    return [y_GNC.transpose(0, 1).reshape(whole.shape[0], -1)]
+        return [op.Gemm(x.whole, writer.weight(blocks.weights[0]), writer.weight(blocks.biases[0]))]
+    weights, biases = (torch.stack(list(some)) for some in (blocks.weights, blocks.biases))
+    x_GNC = op.Transpose(op.Reshape(x.whole, [0, groups, weights.shape[1]]), perm=[1, 0, 2])
+    y_GNC = op.Add(op.MatMul(x_GNC, constant(writer, weights)), constant(writer, biases[:, None]))
+    return [op.Reshape(op.Transpose(y_GNC, perm=[1, 0, 2]), [0, groups * weights.shape[2]])]
+
+
+def constant(writer: Writer, tensor: Tensor) -> Value:
+    """A constant that is no weight of the graph's module."""
+    number = len(writer.op.builder.graph.initializers)
+    return writer.op.initializer(ir.tensor(tensor.detach().contiguous().numpy()), f"constant_{number}")
 
 
 class JoinedProjections(Block):
     """Query, key and value of a group in one product."""
 
-    def _write_attention(self, *arguments: Any) -> None:
-        super()._write_attention(*arguments)
+    def _hold_attention(self, *arguments: Any) -> None:
+        super()._hold_attention(*arguments)
         of_group = list(zip(self.query.weights, self.key.weights, self.value.weights, strict=True))
         biases = zip(self.query.biases, self.key.biases, self.value.biases, strict=True)
         self.weights = nn.ParameterList(torch.cat(one, dim=1) for one in of_group)
         self.biases = nn.ParameterList(torch.cat(one) for one in biases)
 
-    def projected(self, x_NC: Tensor) -> list[tuple[Tensor, ...]]:
+    def projected(self, writer: Writer, x_NC: Value) -> list[Sequence[Value]]:
         """Query, key and value (N, C / G) of each group."""
-        pieces = Channels([x_NC]).by_group(len(self.weights))
-        products = [torch.addmm(b, x, w) for x, w, b in zip(pieces, self.weights, self.biases, strict=True)]
-        return [product.chunk(3, dim=-1) for product in products]
+        op = writer.op
+        pieces = Channels(writer, [x_NC]).by_group(len(self.weights))
+        products = [
+            op.Gemm(x, writer.weight(w), writer.weight(b))
+            for x, w, b in zip(pieces, self.weights, self.biases, strict=True)
+        ]
+        return [writer.split(product, 3) for product in products]
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
+    def attention_half(self, writer: Writer, x_NC: Value, padding: Padding, asked_P: Value | None = None) -> Value:
         if self.first_only:  # the first token's query alone is computed there
-            return super().attention_half(x_NC, keep_BT, asked_P)
-        query, key, value = (torch.cat(pieces, dim=-1) for pieces in zip(*self.projected(x_NC), strict=True))
-        context = self.attend(query, key, value, keep_BT)
-        return self.after_norm(Channels(self.after(Channels([context]))).whole + x_NC)
+            return super().attention_half(writer, x_NC, padding, asked_P)
+        of_groups = self.projected(writer, x_NC)
+        query, key, value = (writer.op.Concat(*pieces, axis=-1) for pieces in zip(*of_groups, strict=True))
+        return self.behind(writer, [self.attend(writer, query, key, value, padding)], x_NC)
+
+    def behind(self, writer: Writer, context: Sequence[Value], x_NC: Value) -> Value:
+        """What comes behind attention."""
+        after = Channels(writer, self.after.write(Channels(writer, context))).whole
+        return writer.normalised(self.residual(writer, after, x_NC), self.after_norm)
 
 
 class AttentionByGroup(JoinedProjections):
     """The heads of a group attend right behind its product: nothing is joined before the output projection."""
 
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
+    def attention_half(self, writer: Writer, x_NC: Value, padding: Padding, asked_P: Value | None = None) -> Value:
         if self.first_only:
-            return super().attention_half(x_NC, keep_BT, asked_P)
+            return super().attention_half(writer, x_NC, padding, asked_P)
         heads, self.heads = self.heads, self.heads // len(self.weights)
-        context = [self.attend(*of_group, keep_BT) for of_group in self.projected(x_NC)]
+        context = [self.attend(writer, *of_group, padding) for of_group in self.projected(writer, x_NC)]
         self.heads = heads
-        return self.after_norm(Channels(self.after(Channels(context))).whole + x_NC)
+        return self.behind(writer, context, x_NC)
 
 
 class OneByOne(Block):
     """Groups are joined between the halves of the feed-forward network."""
 
-    def feed_forward(self, x_NC: Tensor) -> Tensor:
-        widened = self.act(Channels(self.up(Channels([x_NC]))).whole)
-        return Channels(self.down(Channels([widened]))).whole
+    def feed_forward(self, writer: Writer, x_NC: Value) -> Value:
+        wide = Channels(writer, self.up.write(Channels(writer, [x_NC]))).whole
+        return Channels(writer, self.down.write(Channels(writer, [writer.activated(wide, self.act)]))).whole
+
+
+class PlainSum(Block):
+    """An Add before each LayerNormalization."""
+
+    def residual(self, writer: Writer, x_NC: Value, own_NC: Value) -> Value:
+        return writer.op.Add(x_NC, own_NC)
 
 
 # --- attention ----------------------------------------------------------------------------------------------
 
 
-class AdditiveMask(Block):
+def masked_scores(writer: Writer, padding: Padding, number: float = -1e9) -> Value:
+    """The usual large negative number for the scores of padding, (B, 1, 1, T)."""
+    op = writer.op
+    return op.Mul(op.Sub(1.0, op.Transpose(padding.of_keys, perm=[0, 1, 3, 2])), number)
+
+
+class HeadsFirst(Block):
+    """Forms of attention that read queries, keys and values as (B, H, T, D)."""
+
+    def by_head(self, writer: Writer, x_NC: Value, padding: Padding) -> Value:
+        """(N, C) with tokens first as (B, H, T, D)."""
+        layout = writer.lengths(-1, padding.batch, self.heads, self.head_size)
+        return writer.op.Transpose(writer.op.Reshape(x_NC, layout), perm=[1, 2, 0, 3])
+
+    def joined(self, writer: Writer, context_BHTD: Value) -> Value:
+        """The context (N, C)."""
+        op = writer.op
+        return op.Reshape(op.Transpose(context_BHTD, perm=[2, 0, 1, 3]), [-1, self.heads * self.head_size])
+
+
+class AdditiveMask(HeadsFirst):
     """The usual large negative number on the scores of padding."""
 
-    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        query, key, value = (heads_of(x, self.heads, keep_BT) for x in (query_NC, key_NC, value_NC))
-        scores = torch.matmul(query, key.transpose(-1, -2)) + ((1.0 - keep_BT) * -1e9)[:, None, None]
-        context_BHTD = torch.matmul(torch.softmax(scores, dim=-1), value)
-        return context_BHTD.permute(2, 0, 1, 3).reshape(-1, value_NC.shape[1])
+    def attend(self, writer: Writer, query_NC: Value, key_NC: Value, value_NC: Value, padding: Padding) -> Value:
+        op = writer.op
+        query, key, value = (self.by_head(writer, x, padding) for x in (query_NC, key_NC, value_NC))
+        scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
+        weights = op.Softmax(op.Add(scores, masked_scores(writer, padding)), axis=-1)
+        return self.joined(writer, op.MatMul(weights, value))
 
 
 class FusedAttention(Block):
     """onnxruntime's own operator for attention of several heads."""
 
-    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        batch, width = keep_BT.shape[0], value_NC.shape[1]
-        tensors = [x.view(-1, batch, width).transpose(0, 1) for x in (query_NC, key_NC, value_NC)]
-        bias = ((1.0 - keep_BT) * -1e9)[:, None, None].expand(-1, 1, tensors[0].shape[1], -1)
-        context_BTC = torch.onnx.ops.symbolic(
-            f"{CONTRIB}::MultiHeadAttention",
-            (*tensors, None, None, bias),
-            {"num_heads": self.heads, "scale": 1.0},
-            dtype=value_NC.dtype,
-            shape=tensors[0].shape,
-            version=1,
+    def attend(self, writer: Writer, query_NC: Value, key_NC: Value, value_NC: Value, padding: Padding) -> Value:
+        op, width = writer.op, self.heads * self.head_size
+        layout = writer.lengths(-1, padding.batch, width)
+        query, key, value = (
+            op.Transpose(op.Reshape(x_NC, layout), perm=[1, 0, 2]) for x_NC in (query_NC, key_NC, value_NC)
         )
-        return context_BTC.transpose(0, 1).reshape(-1, width)
+        bias = over_queries(writer, masked_scores(writer, padding), query, axis=1)
+        context_BTC = writer.operators(CONTRIB).MultiHeadAttention(
+            query, key, value, None, None, bias, num_heads=self.heads, scale=1.0
+        )
+        return op.Reshape(op.Transpose(context_BTC, perm=[1, 0, 2]), [-1, width])
 
 
-class StandardAttention(Block):
+class StandardAttention(HeadsFirst):
     """ONNX's operator Attention, of operator set 23."""
 
-    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        query, key, value = (heads_of(x, self.heads, keep_BT) for x in (query_NC, key_NC, value_NC))
-        bias = ((1.0 - keep_BT) * -1e9)[:, None, None].expand(-1, 1, query.shape[2], -1)
-        context_BHTD = torch.onnx.ops.symbolic(
-            "Attention", (query, key, value, bias), {"scale": 1.0}, dtype=value.dtype, shape=query.shape, version=23
-        )
-        return context_BHTD.permute(2, 0, 1, 3).reshape(-1, value_NC.shape[1])
+    def attend(self, writer: Writer, query_NC: Value, key_NC: Value, value_NC: Value, padding: Padding) -> Value:
+        query, key, value = (self.by_head(writer, x, padding) for x in (query_NC, key_NC, value_NC))
+        bias = over_queries(writer, masked_scores(writer, padding), query, axis=2)
+        return self.joined(writer, writer.op.Attention(query, key, value, bias, scale=1.0))
 
 
-class IntegerAttention(Block):
+def over_queries(writer: Writer, bias_B11T: Value, query: Value, axis: int) -> Value:
+    """A bias that is the same for all queries, (B, 1, T, T), as these operators want it."""
+    op = writer.op
+    tokens = op.Shape(query, start=axis, end=axis + 1)
+    return op.Expand(bias_B11T, writer.lengths(1, 1, tokens, 1))
+
+
+class IntegerAttention(HeadsFirst):
     """Both products of attention in 8 bits, ranges found in each run."""
 
-    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        value_NC = value_NC * keep_BT.t().reshape(-1, 1)
-        query, key, value = (heads_of(x, self.heads, keep_BT) for x in (query_NC, key_NC, value_NC))
-        weights = torch.softmax(integer_product(query, key.transpose(-1, -2)), dim=-1)
-        context = integer_product(weights, value)
-        kept = torch.matmul(weights, keep_BT[:, None, :, None])
-        return (context / kept.clamp_min(1e-30)).permute(2, 0, 1, 3).reshape(-1, value_NC.shape[1])
+    def attend(self, writer: Writer, query_NC: Value, key_NC: Value, value_NC: Value, padding: Padding) -> Value:
+        op = writer.op
+        value_NC = op.Mul(value_NC, padding.of_tokens)
+        query, key, value = (self.by_head(writer, x, padding) for x in (query_NC, key_NC, value_NC))
+        weights = op.Softmax(integer_product(op, query, op.Transpose(key, perm=[0, 1, 3, 2])), axis=-1)
+        kept = op.Clip(op.MatMul(weights, padding.of_keys), 1e-30)
+        return self.joined(writer, op.Div(integer_product(op, weights, value), kept))
 
 
-def heads_of(x_NC: Tensor, heads: int, keep_BT: Tensor) -> Tensor:
-    """(N, C) with tokens first as (B, H, T, D)."""
-    return x_NC.view(-1, keep_BT.shape[0], heads, x_NC.shape[1] // heads).permute(1, 2, 0, 3)
-
-
-def integer_product(first: Tensor, second: Tensor) -> Tensor:
+def integer_product(op: Any, first: Value, second: Value) -> Value:
     """The product of two tensors, each rounded to 8 bits in its own range."""
-    (a, a_scale, a_zero), (b, b_scale, b_zero) = map(rounded, (first, second))
-    shape = [*first.shape[:-1], second.shape[-1]]
-    whole = torch.onnx.ops.symbolic(
-        "MatMulInteger", (a, b, a_zero, b_zero), dtype=torch.int32, shape=shape, version=10
-    )
-    return whole.to(first.dtype) * (a_scale * b_scale)
-
-
-def rounded(x: Tensor) -> Any:
-    return torch.onnx.ops.symbolic_multi_out(
-        "DynamicQuantizeLinear",
-        (x,),
-        dtypes=(torch.uint8, torch.float32, torch.uint8),
-        shapes=(x.shape, (), ()),
-        version=11,
-    )
+    (a, a_scale, a_zero), (b, b_scale, b_zero) = (op.DynamicQuantizeLinear(one, _outputs=3) for one in (first, second))
+    whole = op.Cast(op.MatMulInteger(a, b, a_zero, b_zero), to=onnx.TensorProto.FLOAT)
+    return op.Mul(whole, op.Mul(a_scale, b_scale))
 
 
 # --- order of tokens, activation ----------------------------------------------------------------------------
@@ -189,51 +218,47 @@ def rounded(x: Tensor) -> Any:
 class TextsFirst(Block):
     """Texts before tokens, the usual order: heads are read after a transposition."""
 
-    def attend(self, query_NC: Tensor, key_NC: Tensor, value_NC: Tensor, keep_BT: Tensor) -> Tensor:
-        batch = keep_BT.shape[0]
-        value_NC = value_NC * keep_BT.reshape(-1, 1)
+    def attend(self, writer: Writer, query_NC: Value, key_NC: Value, value_NC: Value, padding: Padding) -> Value:
+        op = writer.op
+        kept_N1 = op.Reshape(padding.of_keys, [-1, 1])
+        layout = writer.lengths(padding.batch, -1, self.heads, self.head_size)
         query, key, value = (
-            x.view(batch, -1, self.heads, x.shape[1] // self.heads).transpose(1, 2)
-            for x in (query_NC, key_NC, value_NC)
+            op.Transpose(op.Reshape(x, layout), perm=[0, 2, 1, 3])
+            for x in (query_NC, key_NC, op.Mul(value_NC, kept_N1))
         )
-        weights = torch.softmax(torch.matmul(query, key.transpose(-1, -2)), dim=-1)
-        kept = torch.matmul(weights, keep_BT[:, None, :, None])
-        context = torch.matmul(weights, value) / kept.clamp_min(1e-30)
-        return context.transpose(1, 2).reshape(-1, value_NC.shape[1])
+        weights = op.Softmax(op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2])), axis=-1)
+        context = op.Div(op.MatMul(weights, value), op.Clip(op.MatMul(weights, padding.of_keys), 1e-30))
+        return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [-1, self.heads * self.head_size])
 
 
 def texts_first_states(
-    self: EncoderGraph, input_ids: Tensor, keep_BT: Tensor, token_type_ids: Tensor, asked_P: Tensor | None = None
-) -> Tensor:
+    self: EncoderGraph, writer: Writer, ids: Value, padding: Padding, kinds: Value, asked_P: Value | None = None
+) -> Value:
     """`EncoderGraph.states` with texts before tokens."""
-    x_BTC = self.words(input_ids) + self.position_embeddings[: input_ids.shape[1]] + self.kinds(token_type_ids)
-    x_NC = self.norm(x_BTC.flatten(0, 1))
+    op = writer.op
+    rows_TC = op.Slice(writer.weight(self.position_embeddings), [0], op.Shape(ids, start=1, end=2), [0], [1])
+    words_BTC, kinds_BTC = (
+        op.Gather(writer.weight(table.weight), given, axis=0)
+        for table, given in ((self.words, ids), (self.kinds, kinds))
+    )
+    x_BTC = op.Add(op.Add(words_BTC, rows_TC), kinds_BTC)
+    x_NC = writer.normalised(op.Reshape(x_BTC, [-1, self.channels]), self.norm)
     for block in self.blocks:
-        x_NC = block(x_NC, keep_BT)
+        x_NC = block.write(writer, x_NC, padding)
     return x_NC
 
 
-def texts_first_first(self: Channels, texts: Any) -> Channels:
-    """`Channels.first` with texts before tokens."""
-    return Channels([piece.view(texts, -1, piece.shape[1])[:, 0] for piece in self.pieces])
+def texts_first_first(writer: Writer, x_NC: Value, padding: Padding, channels: int) -> Value:
+    """`graph._first` with texts before tokens."""
+    return writer.op.Gather(writer.op.Reshape(x_NC, writer.lengths(padding.batch, -1, channels)), 0, axis=1)
 
 
-class Quick(nn.Module):
-    """x times the logistic function of 1.702 x, GELU's first approximation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Table(nn.Module):
+def gelu_from_table(writer: Writer, x: Value) -> Value:
     """GELU looked up: 256 inputs from -8 to 8."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("table", nn.functional.gelu(torch.linspace(-8, 8, 256)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.table[((x + 8.0) * (255 / 16)).round().clamp(0, 255).long()]
+    op = writer.op
+    table = constant(writer, nn.functional.gelu(torch.linspace(-8, 8, 256)))
+    places = op.Clip(op.Round(op.Mul(op.Add(x, 8.0), 255 / 16)), 0.0, 255.0)
+    return op.Gather(table, op.Cast(places, to=onnx.TensorProto.INT64), axis=0)
 
 
 # --- 8 bits from product to product -------------------------------------------------------------------------
@@ -243,121 +268,86 @@ _STEP, _MIDDLE = 8 / 255, 128
 _SHARE = 1 / 255  # of probabilities, which have no sign
 
 
-class IntegerProducts(nn.Module):
-    """The products of a matrix's groups from 8 bits to 8 bits, or to numbers."""
+def number(writer: Writer, value: float) -> Value:
+    return constant(writer, torch.tensor(float(value)))
 
-    def __init__(self, matrix: Blocks, to_numbers: bool) -> None:
-        super().__init__()
-        self.groups, self.to_numbers = matrix.pieces, to_numbers
-        for name, value in (("step", number(_STEP)), ("middle", byte(_MIDDLE))):
-            self.register_buffer(name, value)
-        self.columns = nn.Module()
-        for group, (weight, bias) in enumerate(zip(matrix.weights, matrix.biases, strict=True)):
-            steps = weight.detach().abs().amax(0) / 127
-            self.columns.register_buffer(f"w{group}", (weight.detach() / steps).round().to(torch.int8))
-            self.columns.register_buffer(f"steps{group}", steps)
-            self.columns.register_buffer(f"zeros{group}", torch.zeros_like(steps, dtype=torch.int8))
-            self.columns.register_buffer(f"bias{group}", (bias.detach() / (steps * _STEP)).round().int())
 
-    def forward(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        made = []
-        for group, x in enumerate(pieces):
-            of_group = [self.columns.get_buffer(f"{name}{group}") for name in ("w", "steps", "zeros", "bias")]
-            inputs = [x, self.step, self.middle, *of_group]
-            dtype = torch.float32
-            if not self.to_numbers:
-                inputs, dtype = [*inputs, self.step, self.middle], torch.uint8
-            shape = [x.shape[0], of_group[0].shape[1]]
-            made.append(torch.onnx.ops.symbolic(f"{CONTRIB}::QGemm", inputs, dtype=dtype, shape=shape, version=1))
-        return made
+def byte(writer: Writer, value: int) -> Value:
+    return constant(writer, torch.tensor(value, dtype=torch.uint8))
+
+
+def integer_products(writer: Writer, matrix: Blocks, pieces: Sequence[Value], in_bytes: bool) -> list[Value]:
+    """The products of a matrix's groups with inputs in 8 bits, in 8 bits or as numbers."""
+    made = []
+    for x, weight, bias in zip(pieces, matrix.weights, matrix.biases, strict=True):
+        steps = weight.detach().abs().amax(0) / 127
+        inputs = [
+            *(x, number(writer, _STEP), byte(writer, _MIDDLE)),
+            constant(writer, (weight.detach() / steps).round().to(torch.int8)),
+            *(constant(writer, steps), constant(writer, torch.zeros_like(steps, dtype=torch.int8))),
+            constant(writer, (bias.detach() / (steps * _STEP)).round().int()),
+        ]
+        inputs += [number(writer, _STEP), byte(writer, _MIDDLE)] if in_bytes else []
+        made.append(writer.operators(CONTRIB).QGemm(*inputs))
+    return made
+
+
+def pieces_in_bytes(writer: Writer, x: Value, groups: int, step: float = _STEP, zero: int = _MIDDLE) -> list[Value]:
+    """x in 8 bits, in as many pieces as there are groups."""
+    rounded = writer.op.QuantizeLinear(x, number(writer, step), byte(writer, zero))
+    return Channels(writer, [rounded]).by_group(groups)
 
 
 class IntegerFeedForward(Block):
     """Both halves in 8 bits, static ranges; GELU in between as x times a table of the logistic function."""
 
-    def _write_feed_forward(self, *arguments: Any) -> None:
-        super()._write_feed_forward(*arguments)
+    def feed_forward(self, writer: Writer, x_NC: Value) -> Value:
         if self.first_only:
-            return
-        self.widen, self.narrow = IntegerProducts(self.up, False), IntegerProducts(self.down, True)
-        named = {"step": _STEP, "steeper": 1.702 * _STEP, "share": _SHARE}
-        for name, value in named.items():
-            self.register_buffer(f"ff_{name}", number(value))
-        for name, value in (("middle", _MIDDLE), ("zero", 0)):
-            self.register_buffer(f"ff_{name}", byte(value))
-
-    def feed_forward(self, x_NC: Tensor) -> Tensor:
-        if self.first_only:
-            return super().feed_forward(x_NC)
-        step, middle, share, zero = self.ff_step, self.ff_middle, self.ff_share, self.ff_zero
-        pieces = self.widen(in_bytes(x_NC, step, middle).chunk(self.widen.groups, -1))
+            return super().feed_forward(writer, x_NC)
+        contrib = writer.operators(CONTRIB)
+        step, middle = number(writer, _STEP), byte(writer, _MIDDLE)
+        share, zero = number(writer, _SHARE), byte(writer, 0)
         activated = []
-        for x in pieces:
-            inputs = (x, self.ff_steeper, middle, share, zero)
-            gate = contrib("QLinearSigmoid", inputs, torch.uint8, x.shape)
-            inputs = (x, step, middle, gate, share, zero, step, middle)
-            activated.append(contrib("QLinearMul", inputs, torch.uint8, x.shape))
-        return torch.cat(self.narrow(activated), dim=-1)
+        for x in integer_products(writer, self.up, pieces_in_bytes(writer, x_NC, self.up.pieces), True):
+            gate = contrib.QLinearSigmoid(x, number(writer, 1.702 * _STEP), middle, share, zero)
+            activated.append(contrib.QLinearMul(x, step, middle, gate, share, zero, step, middle))
+        return Channels(writer, integer_products(writer, self.down, activated, False)).whole
 
 
-class IntegerAttentionChain(Block):
+class IntegerAttentionChain(HeadsFirst):
     """Projections, attention's products and the output projection in 8 bits, static ranges; the softmax in fp32."""
 
-    def _write_attention(self, *arguments: Any) -> None:
-        super()._write_attention(*arguments)
+    def attention_half(self, writer: Writer, x_NC: Value, padding: Padding, asked_P: Value | None = None) -> Value:
         if self.first_only:
-            return
-        self.projections = nn.ModuleList(IntegerProducts(one, False) for one in (self.query, self.key, self.value))
-        self.outward = IntegerProducts(self.after, True)
-        for name, value in (("step", number(_STEP)), ("share", number(_SHARE))):
-            self.register_buffer(f"at_{name}", value)
-        for name, value in (("middle", byte(_MIDDLE)), ("zero", byte(0))):
-            self.register_buffer(f"at_{name}", value)
-
-    def attention_half(self, x_NC: Tensor, keep_BT: Tensor, asked_P: Tensor | None = None) -> Tensor:
-        if self.first_only:
-            return super().attention_half(x_NC, keep_BT, asked_P)
-        step, middle, share, zero = self.at_step, self.at_middle, self.at_share, self.at_zero
-        x8_NC = in_bytes(x_NC, step, middle)
+            return super().attention_half(writer, x_NC, padding, asked_P)
+        op, contrib = writer.op, writer.operators(CONTRIB)
+        step, middle = number(writer, _STEP), byte(writer, _MIDDLE)
+        share, zero = number(writer, _SHARE), byte(writer, 0)
         query, key, value = (
-            heads_of(torch.cat(one(x8_NC.chunk(one.groups, -1)), dim=-1), self.heads, keep_BT)
-            for one in self.projections
+            self.by_head(writer, Channels(writer, integer_products(writer, one, pieces, True)).whole, padding)
+            for one in (self.query, self.key, self.value)
+            for pieces in (pieces_in_bytes(writer, x_NC, one.pieces),)
         )
-        inputs = (query, key.transpose(-1, -2), step, step, middle, middle)
-        scores = contrib("MatMulIntegerToFloat", inputs, torch.float32, [*query.shape[:-1], query.shape[-2]])
-        weights = torch.softmax(scores + ((1.0 - keep_BT) * -1e4)[:, None, None], dim=-1)
-        inputs = (in_bytes(weights, share, zero), share, zero, value, step, middle, step, middle)
-        context = torch.onnx.ops.symbolic("QLinearMatMul", inputs, dtype=torch.uint8, shape=value.shape, version=10)
-        context = context.permute(2, 0, 1, 3).reshape(-1, x_NC.shape[1])
-        return self.after_norm(torch.cat(self.outward(context.chunk(self.outward.groups, -1)), dim=-1) + x_NC)
+        key = op.Transpose(key, perm=[0, 1, 3, 2])
+        scores = contrib.MatMulIntegerToFloat(query, key, step, step, middle, middle)
+        weights = op.Softmax(op.Add(scores, masked_scores(writer, padding, -1e4)), axis=-1)
+        rounded = op.QuantizeLinear(weights, share, zero)
+        context = self.joined(writer, op.QLinearMatMul(rounded, share, zero, value, step, middle, step, middle))
+        pieces = Channels(writer, [context]).by_group(self.after.pieces)
+        after = Channels(writer, integer_products(writer, self.after, pieces, False)).whole
+        return writer.normalised(self.residual(writer, after, x_NC), self.after_norm)
 
 
 class IntegerChain(IntegerAttentionChain, IntegerFeedForward):
     """Both of them."""
 
 
-def number(value: float) -> Tensor:
-    return torch.tensor(float(value))
-
-
-def byte(value: int) -> Tensor:
-    return torch.tensor(value, dtype=torch.uint8)
-
-
-def in_bytes(x: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    return torch.onnx.ops.symbolic("QuantizeLinear", (x, step, zero), dtype=torch.uint8, shape=x.shape, version=19)
-
-
-def contrib(name: str, inputs: Sequence[Tensor], dtype: torch.dtype, shape: Sequence[Any]) -> Tensor:
-    return torch.onnx.ops.symbolic(f"{CONTRIB}::{name}", inputs, dtype=dtype, shape=shape, version=1)
-
-
-def with_activation(act: nn.Module) -> type[Block]:
+def with_activation(act: str) -> type[Block]:
     """A block whose feed-forward network has another activation."""
 
     class Activated(Block):
-        def _write_feed_forward(self, *arguments: Any) -> None:
-            super()._write_feed_forward(*arguments)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             self.act = act
 
     return Activated
@@ -386,12 +376,12 @@ class Form:
 
 FORMS = [
     Form("as exported"),
-    Form("groups as one batched product", OneByOne, patches=lambda: [patch.object(Blocks, "forward", batched_groups)]),
+    Form("groups as one batched product", OneByOne, patches=lambda: [patch.object(Blocks, "write", batched_groups)]),
     Form("query, key, value of a group in one product", JoinedProjections),
     Form("and the group's heads attend behind it", AttentionByGroup),
     Form("groups joined inside the feed-forward network", OneByOne),
     Form("texts before tokens", TextsFirst, patches=lambda: [
-        patch.object(EncoderGraph, "states", texts_first_states), patch.object(Channels, "first", texts_first_first)]),
+        patch.object(EncoderGraph, "states", texts_first_states), patch.object(graph, "_first", texts_first_first)]),
     Form("additive mask", AdditiveMask),
     Form("onnxruntime's MultiHeadAttention", FusedAttention),
     Form("ONNX's Attention", StandardAttention, opset=23),
@@ -399,12 +389,12 @@ FORMS = [
     Form("attention in 8 bits from product to product, static ranges", IntegerAttentionChain, same=False),
     Form("the feed-forward network so, GELU by the logistic function", IntegerFeedForward, same=False),
     Form("both so", IntegerChain, same=False),
-    Form("Add before LayerNormalization, fused by the engine", fused=(),
-         patches=lambda: [patch.object(graph, "_sum_residuals", lambda proto: None)]),
-    Form("GELU by tanh", with_activation(nn.GELU(approximate="tanh")), same=False),
-    Form("GELU by the logistic function", with_activation(Quick()), same=False),
-    Form("GELU from a table", with_activation(Table()), same=False),
-    Form("ReLU", with_activation(nn.ReLU()), same=False),
+    Form("Add before LayerNormalization, fused by the engine", PlainSum, fused=()),
+    Form("GELU by tanh", with_activation("gelu_pytorch_tanh"), same=False),
+    Form("GELU by the logistic function", with_activation("quick_gelu"), same=False),
+    Form("GELU from a table", with_activation("table"), same=False,
+         patches=lambda: [patch.dict(ACTIVATIONS, {"table": gelu_from_table})]),
+    Form("ReLU", with_activation("relu"), same=False),
 ]  # fmt: skip
 
 
@@ -412,10 +402,6 @@ FORMS = [
 def as_form(form: Form) -> Iterator[None]:
     """The exporter writes this form inside."""
     with ExitStack() as stack:
-        if form is not FORMS[0]:  # some compute with weights, leave some out or hold numbers of one byte
-            stack.enter_context(patch.object(graph, "_stand_ins", lambda graph: {}))
-            stack.enter_context(patch.object(graph, "_check_inputs", lambda proto, weights: None))
-            stack.enter_context(patch.dict(graph._traced, clear=True))
         stack.enter_context(patch.object(graph, "Block", form.block))
         for one in form.patches():
             stack.enter_context(one)

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
-from squeezebert.export import graph as graphs
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.quantize import quantize_graph
 from squeezebert.export.smoothing import find_scales
+from squeezebert.export.writer import Writer
+from squeezebert.files.errors import OptionError
 from squeezebert.model.configuration import GROUP_FIELDS, RANK_FIELDS
 from squeezebert.runtime.session import open_session
 from tiny_checkpoints import VOCABULARY, tiny_model
@@ -296,17 +299,25 @@ def test_an_older_operator_set(tmp_path, opset):
     assert session.run(None, feed)[0] == pytest.approx(expected(model, feed), abs=1e-5)
 
 
-def test_models_of_one_form_are_traced_once_and_keep_their_own_weights(tmp_path, monkeypatch):
-    calls = []
-    trace = graphs._trace_anew
-    monkeypatch.setattr(graphs, "_traced", {})
-    monkeypatch.setattr(graphs, "_trace_anew", lambda *given: (calls.append(given), trace(*given))[1])
-    models = [tiny_model(seed, num_hidden_layers=1) for seed in (1, 2)]
-    models += [tiny_model(1, num_hidden_layers=1, hidden_act="relu"), tiny_model(1, num_hidden_layers=1, num_labels=2)]
-    feed = batch((2, 9))
-    for number, model in enumerate(models):
-        write_graph(model, tmp_path / f"{number}.onnx", 20)
-        found = onnxruntime.InferenceSession(str(tmp_path / f"{number}.onnx")).run(None, feed)[0]
-        wanted = model(**{name: torch.from_numpy(values) for name, values in feed.items()}).logits.detach().numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert len(calls) == 3
+@pytest.mark.parametrize("opset", [18, 20])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
+        *("gelu_10", "quick_gelu", "relu", "relu2", "relu6", "leaky_relu", "hardswish", "mish", "silu", "swish"),
+        *("sigmoid", "tanh", "linear"),
+    ],
+)
+def test_activations_repeat_those_of_transformers(name, opset):
+    inputs = torch.linspace(-12, 12, 97)[:, None]
+    writer = Writer(torch.nn.Module(), opset)
+    x = writer.input("x", ("N", 1), onnx_ir.DataType.FLOAT)
+    proto = writer.finish(writer.op.Identity(writer.activated(x, name)), "y", ("N", 1))
+    found = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": inputs.numpy()})[0]
+    np.testing.assert_allclose(found, ACT2FN[name](inputs).numpy(), atol=2e-6 if "tanh" not in name else 1e-5)
+
+
+def test_an_activation_that_is_not_exported_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="activation 'sqrtsoftplus': expected one of gelu, "):
+        write_graph(tiny_model(num_hidden_layers=1, hidden_act="sqrtsoftplus"), tmp_path / "model.onnx", 20)
+    assert not (tmp_path / "model.onnx").exists()

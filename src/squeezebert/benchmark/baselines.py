@@ -5,7 +5,10 @@ Latency does not depend on what the weights are, so a baseline needs no download
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from squeezebert.benchmark.latency import TimedFile
 from squeezebert.export.exporter import DISABLED_OPTIMIZERS
-from squeezebert.export.graph import INPUTS, quiet, write_graph
+from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import quantize_graph, unadvised
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
@@ -82,7 +85,7 @@ def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
         name: torch.zeros(2, 9).long() if name == "token_type_ids" else torch.ones(2, 9).long() for name in inputs
     }
     dimensions = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=1)}
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             wrapped,
             tuple(values.values()),
@@ -97,3 +100,17 @@ def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
     with unadvised():
         quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
     return {"fp32": TimedFile(folder / "model.onnx", ()), "int8": TimedFile(folder / "model_quantized.onnx", ())}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch's exporter, which remarks on packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -18,46 +18,42 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from squeezebert.export.writer import Value, Writer
 from squeezebert.model import GroupedLinear
 
 
 class Channels:
-    """The channels of all tokens, (N, C), in as many pieces as their readers want; each way is made once.
+    """The channels of all tokens, (N, C), in as many pieces as their readers want; each way is written once.
 
     `reduced` (N, R) is the reduced input of the readers that share one.
     """
 
-    def __init__(self, pieces: Sequence[Tensor], reduced: Tensor | None = None) -> None:
-        self.pieces, self.reduced = list(pieces), reduced
+    def __init__(self, writer: Writer, pieces: Sequence[Value], reduced: Value | None = None) -> None:
+        self.writer, self.pieces, self.reduced = writer, list(pieces), reduced
         self._by_group = {len(self.pieces): self.pieces}
-        self._joined: dict[int, list[Tensor]] = {}
+        self._joined: dict[int, list[Value]] = {}
 
     @property
-    def whole(self) -> Tensor:
+    def whole(self) -> Value:
         """All channels, (N, C)."""
         return self.by_group(1)[0]
 
-    def by_group(self, groups: int) -> list[Tensor]:
+    def by_group(self, groups: int) -> list[Value]:
         """Return G pieces (N, C / G)."""
         if groups not in self._by_group:
             self._by_group[groups] = (
-                [torch.cat(self.pieces, dim=-1)] if groups == 1 else list(self.whole.chunk(groups, dim=-1))
+                [self.writer.op.Concat(*self.pieces, axis=-1)]
+                if groups == 1
+                else self.writer.split(self.whole, groups)
             )
         return self._by_group[groups]
 
-    def joined(self, groups: int) -> list[Tensor]:
+    def joined(self, groups: int) -> list[Value]:
         """Return G pieces (N, C / G + R): each group's channels, then the reduced ones."""
         if groups not in self._joined:
-            reduced = cast(Tensor, self.reduced)
-            self._joined[groups] = [torch.cat([piece, reduced], dim=-1) for piece in self.by_group(groups)]
+            op = self.writer.op
+            self._joined[groups] = [op.Concat(piece, self.reduced, axis=-1) for piece in self.by_group(groups)]
         return self._joined[groups]
-
-    def first(self, texts: int | torch.SymInt) -> Channels:
-        """Return the channels of each text's first token alone, (B, C), where N counts tokens before texts."""
-        # Not the first B rows, though they are the same: a slice's length is a formula in the file
-        firsts = [piece.view(-1, texts, piece.shape[1])[0] for piece in self.pieces]
-        reduced = None if self.reduced is None else self.reduced.view(-1, texts, self.reduced.shape[1])[0]
-        return Channels(firsts, reduced)
 
 
 class Matrix(nn.Module, ABC):
@@ -69,8 +65,8 @@ class Matrix(nn.Module, ABC):
     """whether it reads the reduced input that `Channels` bring along"""
 
     @abstractmethod
-    def forward(self, x: Channels) -> list[Tensor]:
-        """Return the output: `pieces` tensors (N, C_out / pieces)."""
+    def write(self, x: Channels) -> list[Value]:
+        """Write the layer and return its output: `pieces` values (N, C_out / pieces)."""
 
 
 class Blocks(Matrix):
@@ -80,8 +76,8 @@ class Blocks(Matrix):
         super().__init__()
         self.weights, self.biases, self.pieces = _constants(weights), _constants(biases), len(weights)
 
-    def forward(self, x: Channels) -> list[Tensor]:
-        return _products(x.by_group(self.pieces), self.weights, self.biases)
+    def write(self, x: Channels) -> list[Value]:
+        return _products(x.writer, x.by_group(self.pieces), self.weights, self.biases)
 
 
 class Factors(Matrix):
@@ -92,9 +88,9 @@ class Factors(Matrix):
         self.down, self.up, self.bias = _constants([] if down is None else [down]), _constant(up), _constant(bias)
         self.shares = down is None
 
-    def forward(self, x: Channels) -> list[Tensor]:
-        reduced = cast(Tensor, x.reduced) if self.shares else torch.matmul(x.whole, self.down[0])
-        return [torch.addmm(self.bias, reduced, self.up)]
+    def write(self, x: Channels) -> list[Value]:
+        reduced = cast(Value, x.reduced) if self.shares else _reduced(x, self.down[0])
+        return _products(x.writer, [reduced], [self.up], [self.bias])
 
 
 class JoinedBlocks(Matrix):
@@ -106,10 +102,10 @@ class JoinedBlocks(Matrix):
         self.weights, self.biases, self.pieces = _constants(weights), _constants(biases), len(weights)
         self.shares = down is None
 
-    def forward(self, x: Channels) -> list[Tensor]:
+    def write(self, x: Channels) -> list[Value]:
         if not self.shares:
-            x = Channels(x.by_group(self.pieces), torch.matmul(x.whole, self.down[0]))
-        return _products(x.joined(self.pieces), self.weights, self.biases)
+            x = Channels(x.writer, x.by_group(self.pieces), _reduced(x, self.down[0]))
+        return _products(x.writer, x.joined(self.pieces), self.weights, self.biases)
 
 
 class AppendedBlocks(Matrix):
@@ -119,12 +115,14 @@ class AppendedBlocks(Matrix):
         super().__init__()
         self.weights, self.up, self.bias = _constants(weights), _constant(up), _constant(bias)
 
-    def forward(self, x: Channels) -> list[Tensor]:
+    def write(self, x: Channels) -> list[Value]:
+        writer, op = x.writer, x.writer.op
         groups, (rank, width) = len(self.weights), self.up.shape
-        sizes = [width // groups, rank]
-        products = [torch.matmul(piece, w) for piece, w in zip(x.by_group(groups), self.weights, strict=True)]
-        outputs, shares = zip(*(product.split(sizes, dim=-1) for product in products), strict=True)
-        return [torch.cat(outputs, dim=-1) + torch.addmm(self.bias, reduce(torch.add, shares), self.up)]
+        sizes = width // groups, rank
+        products = [op.MatMul(x_g, writer.weight(w)) for x_g, w in zip(x.by_group(groups), self.weights, strict=True)]
+        outputs, shares = zip(*(writer.split(product, 2, sizes) for product in products), strict=True)
+        (above,) = _products(writer, [reduce(op.Add, shares)], [self.up], [self.bias])
+        return [op.Add(op.Concat(*outputs, axis=-1), above)]
 
 
 def write_matrix(
@@ -202,8 +200,17 @@ def _blocks(layer: GroupedLinear, scale_C: Tensor | None, factor: float) -> list
     return [weight.t() * scale * factor for weight, scale in zip(weights, scales, strict=True)]
 
 
-def _products(inputs: Iterable[Tensor], weights: nn.ParameterList, biases: nn.ParameterList) -> list[Tensor]:
-    return [torch.addmm(bias, x, weight) for x, weight, bias in zip(inputs, weights, biases, strict=True)]
+def _products(
+    writer: Writer, inputs: Iterable[Value], weights: Iterable[Tensor], biases: Iterable[Tensor]
+) -> list[Value]:
+    return [
+        writer.op.Gemm(x, writer.weight(weight), writer.weight(bias))
+        for x, weight, bias in zip(inputs, weights, biases, strict=True)
+    ]
+
+
+def _reduced(x: Channels, down: Tensor) -> Value:
+    return x.writer.op.MatMul(x.whole, x.writer.weight(down))
 
 
 def _constant(tensor: Tensor) -> nn.Parameter:

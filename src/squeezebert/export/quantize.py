@@ -79,9 +79,9 @@ def halve_positions(proto: Any) -> None:
     It is sliced and not looked up, so that the quantiser leaves it as it is: 1.6 MB in a model of 768 channels.
     """
     graph = proto.graph
-    for table in graph.initializer:
+    for table in (one for one in graph.initializer if one.name == POSITIONS):
         readers = [node for node in graph.node if table.name in node.input]
-        if table.name != POSITIONS or [node.op_type for node in readers] != ["Slice"]:
+        if [node.op_type for node in readers] != ["Slice"]:
             continue
         table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table).astype(np.float16), table.name))
         (slicing,) = readers
