@@ -23,22 +23,21 @@ from squeezebert.files.english import (
 )
 from squeezebert.files.errors import OptionError
 
-# Kind of error -> its tag (`files.english.TAGS`), and how often it is drawn, relative to the others. What has a place
-# in few sentences is drawn more often: elsewhere another kind is drawn instead
+# Kind of error -> its tag (`files.english.TAGS`), and how often it is drawn, relative to the others
 KINDS: dict[str, tuple[str, float]] = {
     "key beside it": ("spelling", 3.0),
     "letter dropped": ("spelling", 3.0),
     "letter doubled": ("spelling", 2.0),
     "letters exchanged": ("spelling", 3.0),
     "spelt by ear": ("spelling", 5.0),
-    "apostrophe left out": ("spelling", 6.0),
+    "apostrophe left out": ("spelling", 1.5),
     "word that sounds alike": ("confused", 6.0),
     "of for have": ("confused", 1.0),
     "be, have and do": ("agreement", 4.0),
-    "verb with or without -s": ("agreement", 8.0),
+    "verb with or without -s": ("agreement", 3.0),
     # Two kinds, since text has six times as many "a" as "an"
-    "a for an": ("article", 6.0),
-    "an for a": ("article", 5.0),
+    "a for an": ("article", 2.0),
+    "an for a": ("article", 2.0),
     "word dropped": ("missing", 5.0),
     "word doubled": ("extra", 2.0),
     "word put in": ("extra", 3.0),
