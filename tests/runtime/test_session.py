@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime import session
-from squeezebert.runtime.session import check_threads, integer_products_saturate, open_session
+from squeezebert.runtime.session import integer_products_saturate, open_session
 
 
 def test_the_embedded_product_is_the_one_it_claims_to_be():

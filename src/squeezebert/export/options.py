@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import OptionError
-from squeezebert.runtime.session import check_threads
 
 # ONNX operator sets that the graph can be written in and that were tested
 OPSETS = (18, 19, 20)

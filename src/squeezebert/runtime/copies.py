@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import DependencyError, OptionError
 from squeezebert.runtime.normalising import normalize
 from squeezebert.runtime.ranking import VectorStore
-from squeezebert.runtime.session import check_threads
 
 Vectors = NDArray[np.float32]
 Places = NDArray[np.int64]

@@ -14,9 +14,10 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, Sample, check_file, read_manifest
-from squeezebert.runtime.session import check_threads, open_session
+from squeezebert.runtime.session import open_session
 from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, split_pair
 
 Array = NDArray[np.float64]

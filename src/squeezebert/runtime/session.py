@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from squeezebert.files.errors import DependencyError, FolderError, OptionError
+from squeezebert.files.cores import check_threads
+from squeezebert.files.errors import DependencyError, FolderError
 
 # A model of one MatMulInteger node, uint8 (m, k) times int8 (k, n); tests/runtime rebuilds it with onnx
 _INTEGER_PRODUCT = base64.b64decode(
@@ -60,12 +61,6 @@ def session_options(threads: int | None, exact: bool = True) -> Any:
     if exact and integer_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
-
-
-def check_threads(threads: object) -> None:
-    """Raise `OptionError` unless `threads` is None or a whole number from 1."""
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise OptionError(f"threads = {threads!r}: give a whole number from 1, or None for every core")
 
 
 @functools.cache

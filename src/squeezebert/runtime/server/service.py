@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import read_manifest
 from squeezebert.runtime.predictor import Prediction, Predictor, load
 from squeezebert.runtime.server.limits import Limits, Refusal
 from squeezebert.runtime.server.measures import Measures
-from squeezebert.runtime.session import check_threads
 from squeezebert.runtime.tokens import Text
 
 State = Literal["starting", "ready", "stopping", "failed"]
