@@ -61,6 +61,13 @@ def batched_groups(blocks: Blocks, x: Channels) -> list[Value]:
     return [op.Reshape(op.Transpose(y_GNC, perm=[1, 0, 2]), [0, groups * weights.shape[2]])]
 
 
+def contrib_of(writer: Writer) -> Any:
+    """What adds nodes of onnxruntime's own."""
+    builder = writer.op.builder
+    builder.graph.opset_imports.setdefault(CONTRIB, 1)
+    return builder.opset(CONTRIB, 1)
+
+
 def constant(writer: Writer, tensor: Tensor) -> Value:
     """A constant that is no weight of the graph's module."""
     number = len(writer.op.builder.graph.initializers)
@@ -171,7 +178,7 @@ class FusedAttention(Block):
             op.Transpose(op.Reshape(x_NC, layout), perm=[1, 0, 2]) for x_NC in (query_NC, key_NC, value_NC)
         )
         bias = over_queries(writer, masked_scores(writer, padding), query, axis=1)
-        context_BTC = writer.operators(CONTRIB).MultiHeadAttention(
+        context_BTC = contrib_of(writer).MultiHeadAttention(
             query, key, value, None, None, bias, num_heads=self.heads, scale=1.0
         )
         return op.Reshape(op.Transpose(context_BTC, perm=[1, 0, 2]), [-1, width])
@@ -288,7 +295,7 @@ def integer_products(writer: Writer, matrix: Blocks, pieces: Sequence[Value], in
             constant(writer, (bias.detach() / (steps * _STEP)).round().int()),
         ]
         inputs += [number(writer, _STEP), byte(writer, _MIDDLE)] if in_bytes else []
-        made.append(writer.operators(CONTRIB).QGemm(*inputs))
+        made.append(contrib_of(writer).QGemm(*inputs))
     return made
 
 
@@ -304,7 +311,7 @@ class IntegerFeedForward(Block):
     def feed_forward(self, writer: Writer, x_NC: Value) -> Value:
         if self.first_only:
             return super().feed_forward(writer, x_NC)
-        contrib = writer.operators(CONTRIB)
+        contrib = contrib_of(writer)
         step, middle = number(writer, _STEP), byte(writer, _MIDDLE)
         share, zero = number(writer, _SHARE), byte(writer, 0)
         activated = []
@@ -320,7 +327,7 @@ class IntegerAttentionChain(HeadsFirst):
     def attention_half(self, writer: Writer, x_NC: Value, padding: Padding, asked_P: Value | None = None) -> Value:
         if self.first_only:
             return super().attention_half(writer, x_NC, padding, asked_P)
-        op, contrib = writer.op, writer.operators(CONTRIB)
+        op, contrib = writer.op, contrib_of(writer)
         step, middle = number(writer, _STEP), byte(writer, _MIDDLE)
         share, zero = number(writer, _SHARE), byte(writer, 0)
         query, key, value = (

@@ -59,6 +59,15 @@ def train_step_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def graph_writing_table(record: dict[str, Any]) -> str:
+    lines = ["| network | our writer, s | `torch.onnx.export`, s | faster by |", "|---|---:|---:|---:|"]
+    for name, found in record["found"].items():
+        ours, usual = (found[way]["median_ms"] / 1e3 for way in ("writer", "torch"))
+        lines.append(f"| {name} | {ours:.1f} | {usual:.1f} | {found['times_faster']:.0f}x |")
+    lines += ["", f"`{record['command']}`, {record['threads']} thread. {made_on(record)}"]
+    return "\n".join(lines)
+
+
 def train_block_table(record: dict[str, Any]) -> str:
     lines = ["| one block, forward and backward | median, ms | BERT-base block / this |", "|---|---:|---:|"]
     for name, timing in record["timings"].items():
@@ -1036,6 +1045,7 @@ TABLES = {
     "demo": demo_table,
     "train_step": train_step_table,
     "train_block": train_block_table,
+    "graph_writing": graph_writing_table,
     "squeeze_latency": squeeze_latency_table,
     "squeeze_latency_avx2": squeeze_latency_table,
     "squeeze_conversion": squeeze_conversion_table,

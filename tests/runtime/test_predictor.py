@@ -239,6 +239,19 @@ assert not {{"torch", "transformers", "onnx", "scipy", "sklearn"}} & set(sys.mod
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.parametrize("words", ["--help", "export --help", "check --help"])
+def test_help_needs_no_arrays(words):
+    script = f"""
+import sys
+from squeezebert.cli import main
+try:
+    main({words.split()!r})
+except SystemExit:
+    assert not {{"torch", "onnxruntime", "transformers", "numpy"}} & set(sys.modules), sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
 def test_a_predictor_is_copied_and_shown(model):
     again = pickle.loads(pickle.dumps(model))
     assert again.predict("the train") == model.predict("the train")

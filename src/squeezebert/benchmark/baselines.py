@@ -77,10 +77,18 @@ def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
     session with its defaults too, except that integer products are exact where the CPU's fast ones overflow: answers
     that are wrong are no baseline.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    export_by_torch(model, folder / "model.onnx")
+    with unadvised():
+        quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
+    return {"fp32": TimedFile(folder / "model.onnx", ()), "int8": TimedFile(folder / "model_quantized.onnx", ())}
+
+
+def export_by_torch(model: Any, path: Path) -> None:
+    """Write a transformers classifier by `torch.onnx.export` with its defaults, dynamic in batch and length."""
     inputs = [name for name in INPUTS if name in accepted(model)]
     wrapped = _Logits(model, inputs)
     wrapped.train(False)
-    folder.mkdir(parents=True, exist_ok=True)
     values = {
         name: torch.zeros(2, 9).long() if name == "token_type_ids" else torch.ones(2, 9).long() for name in inputs
     }
@@ -96,10 +104,7 @@ def write_usual_export(model: Any, folder: Path) -> dict[str, TimedFile]:
             verbose=False,
         )
         assert program is not None
-        program.save(str(folder / "model.onnx"))
-    with unadvised():
-        quantize_dynamic(str(folder / "model.onnx"), str(folder / "model_quantized.onnx"))
-    return {"fp32": TimedFile(folder / "model.onnx", ()), "int8": TimedFile(folder / "model_quantized.onnx", ())}
+        program.save(str(path))
 
 
 @contextmanager

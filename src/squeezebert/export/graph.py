@@ -377,10 +377,9 @@ def write_graph(
         graph = TokensGraph(model, scales, temperature)
     else:
         graph = ClassifierGraph(model, scales, temperature)
-    proto = graph.to_onnx(opset)
-    onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(path))
+    onnx.save(graph.to_onnx(opset), str(path))
+    onnx.checker.check_model(str(path))  # by its name: checked in memory, all weights would be copied once more
 
 
 def _padding(writer: Writer, mask: Value) -> Padding:

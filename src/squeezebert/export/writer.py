@@ -1,7 +1,6 @@
 """An ONNX graph while it is written, node after node, with onnxscript's builder. Serves `graph.py`, `matrices.py`.
 
-Writing a graph takes a fraction of a second; torch's own exporter, which has to find out what a model does, takes
-seconds for two layers and half a minute for twelve.
+torch's own exporter has to find out what a model does, which takes far longer (`benchmarks/graph_writing.py`).
 """
 
 from __future__ import annotations
@@ -53,14 +52,9 @@ class Writer:
         self._weights: dict[str, Value] = {}
         self._lengths: dict[tuple[Any, ...], Value] = {}
 
-    def operators(self, domain: str, version: int = 1) -> Operators:
-        """Return what adds nodes of another domain, such as an engine's own."""
-        self._graph.opset_imports.setdefault(domain, version)
-        return cast(Operators, self._builder.opset(domain, version))
-
-    def input(self, name: str, shape: Shape, kind: ir.DataType = ir.DataType.INT64) -> Value:
-        """Add an input."""
-        return self._builder.input(name, kind, list(shape))
+    def input(self, name: str, shape: Shape) -> Value:
+        """Add an input of whole numbers."""
+        return self._builder.input(name, ir.DataType.INT64, list(shape))
 
     def weight(self, tensor: Tensor) -> Value:
         """Return a tensor of the module as a constant of the file."""
@@ -108,7 +102,7 @@ class Writer:
         model = ir.Model(
             self._graph, ir_version=_IR_VERSION, producer_name="squeezebert", producer_version=__version__
         )
-        proto: onnx.ModelProto = onnx.shape_inference.infer_shapes(ir.to_proto(model))
+        proto: onnx.ModelProto = ir.to_proto(model)
         # Weights say themselves what they are; what says it twice has to be changed twice
         described = [value for value in proto.graph.value_info if value.name not in self._graph.initializers]
         del proto.graph.value_info[:]
