@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -31,7 +33,7 @@ from squeezebert.data.corruption import KINDS, Corrupted, CorruptionOptions, Cor
 from squeezebert.data.statistics import wilson_interval
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.english import is_word, units
+from squeezebert.files.english import TAGS, article_before, is_word, units
 from squeezebert.runtime.checking import Checker, checked_spans, open_checker
 from squeezebert.training.marking import RECORD, f_score
 from squeezebert.training.options import MarkerOptions
@@ -43,6 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "grammar.json"
 RECIPE = Path(__file__).parents[1] / "recipes" / "marker.yaml"
 LAST = {"books": 3, "wikipedia": 4}  # files that nothing is learned from
 RESAMPLES = 2000
+_ARTICLE = re.compile(r"\b(an?|An) [\"'\u201c\u2018(]*([^\W_]+)")
 Marks = Callable[[str], dict[int, tuple[str, tuple[str, ...]]]]
 """A text -> start of each marked unit -> its tag and suggestions."""
 
@@ -123,12 +126,15 @@ def count(marks: Marks, made: list[Corrupted]) -> tuple[np.ndarray, dict[str, An
     """Marked, wrong and both of each sentence, (N, 3), and what is found of each kind."""
     rows = np.zeros((len(made), 3), dtype=np.int64)
     kinds: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    tags: dict[str, list[int]] = {tag: [] for tag in TAGS[1:]}
     same_tag, given, right_of = [0, 0], 0, {"first": 0, "first three": 0}
     for number, one in enumerate(made):
         found = marks(one.text)
         for unit, tag, kind, before in zip(units(one.text), one.tags, one.kinds, one.right, strict=True):
             marked, wrong = unit.start in found, tag != "keep"
             rows[number] += (marked, wrong, marked and wrong)
+            if marked:
+                tags[found[unit.start][0]].append(int(wrong))
             if wrong:
                 kinds[kind].append(int(marked))
             if marked and wrong:
@@ -142,6 +148,7 @@ def count(marks: Marks, made: list[Corrupted]) -> tuple[np.ndarray, dict[str, An
             print(f"{number} of {len(made)} sentences", flush=True)
     return rows, {
         "kinds": {k: asdict(wilson_interval(sum(v), len(v))) for k, v in kinds.items() if v},
+        "tags": {k: asdict(wilson_interval(sum(v), len(v))) for k, v in tags.items() if v},
         "same_tag": asdict(wilson_interval(same_tag[1], max(sum(same_tag), 1))),
         "suggestions": {k: asdict(wilson_interval(v, max(given, 1))) for k, v in right_of.items()},
     }
@@ -186,6 +193,19 @@ def cola(data: Path, marks: Marks) -> dict[str, Any]:
         counts[label][1] += 1
     return {
         name: asdict(wilson_interval(*counts[label])) for name, label in (("unacceptable", "0"), ("acceptable", "1"))
+    }
+
+
+def articles(data: Path) -> dict[str, int]:
+    """Articles in good text, how many of them the next word decides, and how many it contradicts."""
+    found: Counter[tuple[str, str]] = Counter()
+    for one in read_texts([str(data / "corpus" / kind) for kind in LAST]):
+        found.update((article.lower(), word) for article, word in _ARTICLE.findall(one.text))
+    told = {pair: right for pair in found if (right := article_before(pair[1])) is not None}
+    return {
+        "articles": found.total(),
+        "told": sum(found[pair] for pair in told),
+        "contradicted": sum(found[pair] for pair, right in told.items() if right != pair[0]),
     }
 
 
@@ -242,6 +262,7 @@ def main() -> None:
         "scores": with_intervals(counted, "speller"),
         "about": about,
         "cola": {name: cola(options.data, marks) for name, marks in plain.items()},
+        "articles": articles(options.data),
         "latency": latency(checker, sentences[:300]),
     }
     if record["training"] is not None:

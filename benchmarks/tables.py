@@ -906,6 +906,9 @@ def grammar_table(record: dict[str, Any]) -> str:
     above = [record["scores"][way]["f05"]["above"] for way in ways]
     shown = [f"{100 * a:+.1f} ({100 * b:+.1f} to {100 * c:+.1f})" if a or b or c else "" for a, b, c in above]
     lines.append("| F0.5 above the speller, points, sentences paired | " + " | ".join(shown) + " |")
+    for tag in record["about"][ways[0]]["tags"]:
+        found = [record["about"][way]["tags"].get(tag) for way in ways]
+        lines.append(f"| wrong, of those marked as {tag} | " + " | ".join(share(f) if f else "" for f in found) + " |")
     for kind in record["about"][ways[0]]["kinds"]:
         cells = [share(record["about"][way]["kinds"][kind]) for way in ways]
         lines.append(f"| marked of: {kind} | " + " | ".join(cells) + " |")
@@ -917,6 +920,10 @@ def grammar_table(record: dict[str, Any]) -> str:
         lines.append(f"| CoLA, {name} sentences with a mark | " + " | ".join(cells) + " |")
     told = f"The speller marks words that are not among {record['dictionary']:,} of the training text. int8 file of "
     told += f"{record['megabytes']['int8']:.1f} MB, {record['latency']['median_ms']:.1f} ms a sentence. "
+    rule = record["articles"]
+    told += f"Of {rule['articles']:,} articles in good text the rule for a and an says something of "
+    told += f"{100 * rule['told'] / rule['articles']:.1f} %, and contradicts "
+    told += f"{100 * rule['contradicted'] / rule['articles']:.2f} %. "
     told += f"`{record['command']}`, {record['threads']} thread."
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 

@@ -14,12 +14,14 @@ from squeezebert.data.corruption import CorruptionOptions, Corruptor
 from squeezebert.files.english import TAGS, units
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.checking import (
+    ARTICLE_SURE,
     Checker,
     checked_spans,
     decide_tags,
     first_tokens,
     in_no_prose,
     open_checker,
+    settle_articles,
     tag_probabilities,
 )
 from squeezebert.runtime.completion import Completer
@@ -193,6 +195,45 @@ def test_addresses_and_names_of_programs_are_not_marked(checker):
     # In time that grows no faster than the text: half a million units would take hours otherwise
     many = "a_b " * 200_000
     assert in_no_prose(many, units(many)).all() and not in_no_prose("", []).any()
+
+
+def test_articles_go_by_the_sound_of_the_next_word(checker):
+    """Whatever the marker says of them, but for what it calls another error."""
+    for text, wrong in (
+        ("It was an boat .", [2]),
+        ("A hour is late , a year is not .", [0]),
+        ('We saw a " old " boat and an ( large ) one .', [2, 8]),
+        ("THIS IS A APPLE .", [2]),
+        ("Grade A apples , a.m. and a-option are fine , a is not .", []),
+        ("It was a boat , an old boat , an historic hotel , a historic hotel .", []),
+        ("It is a", []),
+    ):
+        found = units(text)
+        for said in ("keep", "article"):
+            tags = np.full(len(found), TAGS.index(said))
+            rows = np.tile([0.9, *[0.1 / 7] * 7], (len(found), 1))
+            settle_articles(text, found, tags, rows)
+            words = [text[slice(*unit)] for unit in found]
+            articles = [i for i, word in enumerate(words) if word.lower() in ("a", "an")]
+            marked = [i for i in articles if tags[i]] if said == "keep" else wrong
+            assert marked == wrong, text
+            assert all(TAGS[tags[i]] == "article" for i in wrong), text
+            assert [round(rows[i, 0], 9) for i in wrong] == [round(1 - ARTICLE_SURE, 9)] * len(wrong), text
+            np.testing.assert_allclose(rows.sum(1), 1)
+    text = "It was an boat , an old boat ."
+    tags = np.array([0, 0, TAGS.index("extra"), 0, 0, TAGS.index("article"), 0, 0, 0])
+    settle_articles(text, units(text), tags, np.full((9, 8), 1 / 8))
+    assert [TAGS[tag] for tag in tags] == ["keep", "keep", "extra", *["keep"] * 6]
+    quiet = Checker(checker.marker, checker.dictionary)
+    quiet.thresholds = (2.0,) * len(TAGS)  # the marker itself marks nothing
+    text = "An green boat is on an river, a old one or an hour away, at jo@an tree."
+    marks = quiet.check(text).marks
+    assert [(mark.start, mark.word, mark.suggestions) for mark in marks] == [
+        (0, "An", ("A",)),
+        (text.index("an river"), "an", ("a",)),
+        (text.index("a old"), "a", ("an",)),
+    ]
+    assert all(mark.probability == pytest.approx(ARTICLE_SURE) and mark.kind == "article" for mark in marks)
 
 
 def test_tags_are_given_from_their_thresholds_on():

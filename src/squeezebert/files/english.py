@@ -6,6 +6,7 @@ Serves the generator of errors, the marker that learns from it, and the suggesti
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 # What a marker says of a word. The first says that nothing is wrong
@@ -89,6 +90,26 @@ AUXILIARIES: tuple[tuple[str, str], ...] = (
     ("doesn't", "don't"),
 )
 ARTICLES = ("a", "an")
+# Words that begin with another sound than their letter says: with that of `you` or `one`, or with a silent h
+_CONSONANTS = re.compile(
+    "e[uw](?!ler)|on(?:e(?!ir)|ce)|oui|ubiq|uganda|ukr|ukul|ulyss|"
+    "unanim|unary|uni(?!d(?:ent|eal)|ll|m[ap]|n|rr|s(?:su|ol))|ur[aeiou]|us[aeiu]|ut[aeio]|uvul"
+)
+_VOWELS = re.compile("heir|hono|honest|hour(?!i)")
+# Read in both ways: with and without their h, or a sound that the letters do not tell
+_EITHER = re.compile(
+    "h(?:abitu|alluc|eral|erb|ered|eret|eroi|ilar|istori(?!es)|omag|otel|umbl|umil|ypn|yst)|euler|houri|u[bdijlwy]u|"
+    "uig|uy|y[^aeiou]|x[^aeoy]"
+)
+# Abbreviations whose first letter is read as `you`
+_SPELT_OUT = frozenset(("UAE", "UFO", "UK", "UN", "US", "USA", "USB", "UV"))
+# Letters whose names begin with a vowel
+_VOWEL_NAMES = frozenset("aefhilmnorsx")
+# An `a` or `an` in front of these is no article: a letter, a name, a word of another language, or a slip for `and`
+_NO_ARTICLE_BEFORE = (
+    "a also always am an and are as at be by can das dem den der die does for from had has have he i if in is it o of "
+    "on or she that the then there they this to was we were which who will with would you"
+)
 # Verbs whose form on -s is hardly ever a noun
 _VERBS = (
     "say go get make know think take see come want find give tell become keep begin seem hear bring happen write sit "
@@ -123,6 +144,7 @@ def with_s(verb: str) -> str:
     return f"{verb[:-1]}ies" if verb.endswith("y") and verb[-2] not in "aeou" else f"{verb}s"
 
 
+_NO_NOUNS = frozenset(_NO_ARTICLE_BEFORE.split())
 # Each form of a verb -> the other
 VERB_FORMS = {form: other for verb in _VERBS.split() for form, other in ((verb, with_s(verb)), (with_s(verb), verb))}
 _OTHERS: dict[str, tuple[str, ...]] = {
@@ -145,6 +167,40 @@ def alternatives(word: str, tag: str) -> tuple[str, ...]:
     if tag == "article":
         return tuple(article for article in ARTICLES if article != word) if word in ARTICLES else ()
     return _OTHERS.get(word, ()) if tag == "confused" else ()
+
+
+def article_before(word: str) -> str | None:
+    """Return the article that belongs before a word, "a" or "an"; None where the spelling does not tell.
+
+    What decides is the first sound, which letters tell but for some beginnings (a university, an hour). Nothing is
+    said of words that are read in two ways (historic, herb), of most abbreviations in capitals (a FIFA rule, an FBI
+    agent), of years (an 1842 print), and of words that follow no article.
+    """
+    plain = unicodedata.normalize("NFD", word.replace("\u2019", "'"))
+    read = plain.lower()
+    if read in _NO_NOUNS and not (len(word) > 1 and word.isupper()):
+        return None
+    if read[:1].isdecimal():
+        return _article_before_number(read)
+    if not "a" <= read[:1] <= "z" or len(word) == 1 or _EITHER.match(read):
+        return None
+    if word in _SPELT_OUT:
+        return "a"
+    spelt = "an" if read[0] in _VOWEL_NAMES else "a"
+    sounds_open = _VOWELS.match(read) or (read[0] in "aeiou" and not _CONSONANTS.match(read))
+    said = "an" if sounds_open else "a"
+    # Capitals, and words without a vowel, may be read letter by letter
+    is_plain = plain[1:] == read[1:] and re.search("[aeiouy]", read) is not None
+    return said if is_plain or said == spelt else None
+
+
+def _article_before_number(digits: str) -> str | None:
+    """Eight, eleven and eighteen begin with a vowel; of years nobody knows how they are read."""
+    number = re.match("[0-9]*", digits)
+    figures = number[0] if number else ""
+    if figures.startswith("8") or figures in ("11", "18"):
+        return "an"
+    return None if figures[:2] in ("11", "18") or figures in ("", "0") else "a"
 
 
 def like(word: str, model: str) -> str:
