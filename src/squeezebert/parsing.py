@@ -5,6 +5,7 @@ Serves `cli.py`; what is in a recipe and what is typed are put together here too
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import cache
@@ -21,6 +22,8 @@ Verbs = Mapping[str, tuple[Callable[..., None], tuple[type, ...]]]
 # Options that are written without a name, first things first
 POSITIONAL = ("data", "corpus", "checkpoint", "folder", "file", "models", "sorter", "names", "texts")
 
+_KINDS = {"int": "a whole number", "float": "a number"}
+
 
 class Parser(ArgumentParser):
     """A parser that says what is wrong with a recipe in words."""
@@ -29,7 +32,17 @@ class Parser(ArgumentParser):
         """End the program with a message."""
         if "does not support item assignment" in message or "object is not iterable" in message:
             message = "a recipe has one value where several can be given: write a list, as `text: [corpus.txt]`"
-        super().error(message, ex)
+        super().error(_plainly(message), ex)
+
+
+def _plainly(message: str) -> str:
+    """What jsonargparse says of a value of another type, in the words of the other errors."""
+    option, value = re.search('Parser key "([\\w.]+)":', message), re.search("(?:Given|Got) value: (.*)", message)
+    wanted = [_KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind in _KINDS]
+    wanted += [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)]
+    if option is None or value is None or len(wanted) != 1:
+        return message
+    return f"--{option[1].replace('_', '-')} {value[1]}: expected {wanted[0]}"
 
 
 def parser_of(verbs: Verbs, families: Mapping[str, str], alone: str | None = None) -> ArgumentParser:

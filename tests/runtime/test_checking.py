@@ -203,10 +203,14 @@ def test_articles_go_by_the_sound_of_the_next_word(checker):
         ("It was an boat .", [2]),
         ("A hour is late , a year is not .", [0]),
         ('We saw a " old " boat and an ( large ) one .', [2, 8]),
-        ("THIS IS A APPLE .", [2]),
+        ("A apple is an 1,800 th of an 18,000 th .", [0]),
+        ("a onerous task is an 0800 number .", [0]),
         ("Grade A apples , a.m. and a-option are fine , a is not .", []),
         ("It was a boat , an old boat , an historic hotel , a historic hotel .", []),
         ("It is a", []),
+        ("OPTION A IS AN OPTION", []),
+        ("A Adams is not Hoi An or An Wang", []),
+        ("If a equals b , A implies B", []),
     ):
         found = units(text)
         for said in ("keep", "article"):

@@ -11,6 +11,7 @@ from squeezebert.runtime.copies import find_copies, normal_form, star_clusters
 from squeezebert.runtime.pairs import CopyRule, PairScorer, exact_copies, read_rule, write_rule
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
+from squeezebert.runtime.tokens import TextError
 from tiny_checkpoints import texts
 
 pytest_plugins = ["exported_folders"]
@@ -162,6 +163,8 @@ def test_what_cannot_be_searched_is_explained(encoder):
         find_copies(["a", 3], VectorStore(encoder), 0.9)
     with pytest.raises(OptionError, match="threads = 0"):
         find_copies(["a"], VectorStore(encoder), 0.9, threads=0)
+    with pytest.raises(TextError, match="expected several texts, not str"):
+        find_copies("ab", VectorStore(encoder), 0.9)
 
 
 def test_scores_are_cosines_or_what_a_model_of_pairs_gives(encoder, regression, multi, single):
@@ -169,6 +172,7 @@ def test_scores_are_cosines_or_what_a_model_of_pairs_gives(encoder, regression, 
     vectors = [encoder.encode(list(pair)) for pair in pairs]
     scorer = PairScorer(encoder)
     np.testing.assert_allclose(scorer.scores(pairs), [a @ b for a, b in vectors], atol=1e-5)
+    assert scorer.scores([(text, text) for text in texts(50, 1)]).max() <= 1.0
     assert scorer.rule() == CopyRule(copies.DEFAULT_THRESHOLD, "cosine", None, encoder.digest)
     model = load(regression.output, 1)
     values = [answer.value for answer in model.predict(pairs)]

@@ -12,6 +12,7 @@ from squeezebert.runtime import folders as folders_module
 from squeezebert.runtime.folders import Folders
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import load
+from squeezebert.runtime.tokens import TextError
 
 pytest_plugins = ["exported_folders"]
 
@@ -256,6 +257,9 @@ def test_what_cannot_be_learned_or_sorted_is_explained(sorter, encoder, single):
     ):
         with pytest.raises(OptionError, match=words):
             call()
+    for wrong in (("ab", ["x", "y"]), (["a", "b"], "xy")):
+        with pytest.raises(TextError, match="expected several texts, not str"):
+            empty.learn(*wrong)
     assert len(empty) == 0
     assert sorter.sort([]) == []
     for odd in ("", "\x00", "\ud800", "a" * 10_000):

@@ -106,10 +106,19 @@ def test_nothing_is_known_of_a_new_reader(encoder):
     for call, words in (
         (lambda: ranker.learn([], []), "nothing liked and nothing disliked"),
         (lambda: ranker.rank(["a"], top=0), "top = 0"),
+        (lambda: ranker.rank(["a"], top=1.5), "top = 1.5: give a whole number"),
         (lambda: ranker.scores(["a", 3]), "item 1: expected a str, not int"),
     ):
         with pytest.raises(OptionError, match=words):
             call()
+    for alone in (
+        lambda: ranker.learn("ab", []),
+        lambda: ranker.learn([], "ab"),
+        lambda: ranker.rank("ab"),
+        lambda: ranker.store.vectors("ab"),
+    ):
+        with pytest.raises(TextError, match="expected several texts, not str"):
+            alone()
 
 
 def test_no_text_is_read_twice(counted, tmp_path):
@@ -271,6 +280,9 @@ def test_what_cannot_be_summarised_is_explained(encoder, single):
     assert len(summarise(encoder, "\x00. \ud800! 🙂? " * 20, 2)) == 2
     with pytest.raises(OptionError, match="sentences = 0"):
         summarise(encoder, "a", 0)
+    for wrong in (1.5, "2", True):
+        with pytest.raises(OptionError, match=f"sentences = {wrong!r}: give a whole number"):
+            summarise(None, "a", wrong)
     with pytest.raises(TextError, match="expected a str"):
         summarise(encoder, None)
     with pytest.raises(OptionError, match="a summary needs an encoder"):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from squeezebert.cli import main
 from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
@@ -56,6 +57,22 @@ def test_tables_are_read_as_by_predict(marker, tmp_path, capsys):
 def test_what_does_not_fit_is_explained(marker, capsys, told, reason):
     assert run("check", marker.output, *told) == 1
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (["check", "a", "b", "--threads", "abc"], "--threads abc: expected a whole number"),
+        (["folders", "learn", "a", "b", "--sure-precision", "nan"], "--sure-precision nan: expected a number"),
+        (["serve", "a", "--timeout", "nan"], "--timeout nan: expected a number"),
+        (["check", "a", "b", "--precision", "int7"], "--precision int7: expected one of 'fp32', 'int8'"),
+    ],
+)
+def test_values_of_another_type_are_explained(told, reason, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(told)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {reason}"
 
 
 def test_another_model_is_refused(single, capsys):

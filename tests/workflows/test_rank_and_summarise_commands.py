@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_a_document_is_summarised(encoder, way, tmp_path, capsys):
     assert "is there already" in refused(capsys, *told, "--output", tmp_path / "short.txt")
     if way == "first":
         assert rows[0]["text"] == "The train to the river was late."
+
+
+def test_a_terminal_is_told_no_orders(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "document.txt"
+    path.write_text("The boat was \x1b[31mlate\x07 again today.")
+    assert run("summarise", path) == 0
+    assert capsys.readouterr().out == "The boat was \x1b[31mlate\x07 again today.\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert run("summarise", path) == 0
+    assert capsys.readouterr().out == "The boat was \\x1b[31mlate\\x07 again today.\n"
 
 
 def test_what_cannot_be_summarised_is_explained(encoder, single, tmp_path, capsys, monkeypatch):

@@ -169,3 +169,8 @@ class Lines:
     def _note(self, reason: str, detail: str) -> None:
         if self.problem is None:
             self.problem = RowError(self.source, self.number, reason, detail)
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal can show it: control characters and halves of characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -49,6 +49,7 @@ _SHARE_OF_MODEL = 0.8
 _SMALLEST = 1e-9
 # Signs that may stand between an article and its word
 _OPENING = frozenset("\"'\u2018\u201c\u00ab([*_")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 # A round figure for the share of marks as `article` that are right: 39 of 40 in `benchmarks/grammar.py`
 ARTICLE_SURE = 0.95
 # Addresses, paths and names of programs: what is spelt in them is nobody's mistake
@@ -141,9 +142,9 @@ class Checker:
     def check(self, text: str, suggestions: int = 3) -> Checked:
         """Return what is wrong in a text of any length, with at most so many suggestions a word.
 
-        Sentences are read one by one, so that what is said of one does not depend on the others. Raises `TextError`
-        for what is no str, `OptionError` for what is no number of suggestions. Nothing is marked in addresses, paths
-        and names with a `_` in them.
+        Sentences are read one by one, equal ones once: what is said of one does not depend on the others. Raises
+        `TextError` for what is no str, `OptionError` for what is no number of suggestions. Nothing is marked in
+        addresses, paths and names with a `_` in them.
         """
         if not isinstance(text, str):
             raise TextError(f"expected a str, not {type(text).__name__}")
@@ -153,23 +154,34 @@ class Checker:
         text = _SURROGATE.sub("\ufffd", text)
         marks: list[Mark] = []
         judged = []
+        known: dict[str, tuple[list[Mark], CheckedSentence | None]] = {}
         for start, end in checked_spans(text):
             sentence = text[start:end]
-            found = units(sentence)
-            probabilities = tag_probabilities(self.marker, sentence, found)
-            tags = decide_tags(probabilities, self.thresholds)
-            settle_articles(sentence, found, tags, probabilities)
-            tags[in_no_prose(sentence, found)] = 0
-            marks += self._marks(sentence, start, found, tags, probabilities, suggestions)
-            if self.acceptability is not None:
-                answer = self.acceptability.predict(sentence)
-                judged.append(CheckedSentence(start, end, str(answer.label), float(answer.probability or 0.0)))
+            if sentence not in known:
+                known[sentence] = self._marks_of(sentence, suggestions), self._judged(sentence)
+            found, verdict = known[sentence]
+            marks += [replace(mark, start=start + mark.start, end=start + mark.end) for mark in found]
+            if verdict is not None:
+                judged.append(replace(verdict, start=start, end=end))
         return Checked(tuple(marks), tuple(judged))
+
+    def _judged(self, sentence: str) -> CheckedSentence | None:
+        if self.acceptability is None:
+            return None
+        answer = self.acceptability.predict(sentence)
+        return CheckedSentence(0, len(sentence), str(answer.label), float(answer.probability or 0.0))
+
+    def _marks_of(self, sentence: str, suggestions: int) -> list[Mark]:
+        found = units(sentence)
+        probabilities = tag_probabilities(self.marker, sentence, found)
+        tags = decide_tags(probabilities, self.thresholds)
+        settle_articles(sentence, found, tags, probabilities)
+        tags[in_no_prose(sentence, found)] = 0
+        return self._marks(sentence, found, tags, probabilities, suggestions)
 
     def _marks(
         self,
         sentence: str,
-        offset: int,
         found: Sequence[Unit],
         tags: NDArray[np.int64],
         probabilities: Array,
@@ -183,10 +195,10 @@ class Checker:
                 last = at + 1
             if kind != "keep":
                 start, end = found[at].start, found[last].end
-                meant = self._suggest(sentence, found, at, last, kind)[:count]
+                meant = self._suggest(sentence, found, at, last, kind)[:count] if count else []
                 wrong = float(1.0 - probabilities[at : last + 1, 0].min())
                 word = sentence[start:end]
-                marks.append(Mark(offset + start, offset + end, word, kind, tuple(meant), wrong))
+                marks.append(Mark(start, end, word, kind, tuple(meant), wrong))
             at = last + 1
         return marks
 
@@ -228,7 +240,7 @@ class Checker:
         here = self.words.score(sentence, start, end, names)
         if anywhere is None:
             return np.log(np.maximum(here, _SMALLEST))
-        return np.log(_SHARE_OF_MODEL * here + (1.0 - _SHARE_OF_MODEL) * np.exp(anywhere))
+        return np.asarray(np.log(_SHARE_OF_MODEL * here + (1.0 - _SHARE_OF_MODEL) * np.exp(anywhere)))
 
     def _spelt_alike(self, sentence: str, start: int, end: int) -> dict[str, int]:
         """Words with the edits they are away: of the dictionary, and those that fit where the word stands."""
@@ -290,10 +302,8 @@ def settle_articles(sentence: str, found: Sequence[Unit], tags: NDArray[np.int64
     article = TAGS.index("article")
     words = [sentence[slice(*unit)] for unit in found]
     first = next((place for place, word in enumerate(words) if is_word(word)), 0)
-    capitals = sentence.isupper()
     for place, word in enumerate(words):
-        # A capital inside a sentence is a letter or a name: vitamin A is, grade A eggs
-        if word.lower() not in ARTICLES or not (word.islower() or word == "An" or place == first or capitals):
+        if word.lower() not in ARTICLES:
             continue
         behind = place + 1
         while behind < len(words) and words[behind] in _OPENING:
@@ -301,7 +311,11 @@ def settle_articles(sentence: str, found: Sequence[Unit], tags: NDArray[np.int64
         # Nothing but blanks and opening signs may stand between: no `a.m.`, no `a-weighted`
         if behind == len(words) or not sentence[found[place].end].isspace():
             continue
-        right = article_before(words[behind])
+        # A capital inside a sentence, or before one, is a letter or a name: vitamin A is, Hoi An, An Wang, IN PLAN A
+        if not word.islower() and (place != first or words[behind][0].isupper()):
+            continue
+        thousands = _THOUSANDS.match(sentence, found[behind].start)
+        right = article_before(thousands[0].replace(",", "") if thousands else words[behind])
         if right is not None and right != word.lower() and tags[place] in (0, article):
             tags[place] = article
             probabilities[place] = 0.0

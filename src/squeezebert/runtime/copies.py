@@ -18,6 +18,7 @@ from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import DependencyError, OptionError
 from squeezebert.runtime.normalising import normalize
 from squeezebert.runtime.ranking import VectorStore
+from squeezebert.runtime.tokens import check_several
 
 Vectors = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -95,8 +96,10 @@ def find_copies(
 
     Of exact copies one is read by the encoder; how groups are made is said at `star_clusters`. `progress` is told the
     stage ("read" or "search"), what is done and of how many. The store's file is written now and then, if it has one.
-    Raises `OptionError` for a threshold that is no cosine and for what is no text, `DependencyError` without faiss.
+    Raises `OptionError` for a threshold that is no cosine and for what is no text, `TextError` for a str alone,
+    `DependencyError` without faiss.
     """
+    check_several(texts)
     if not -1 < threshold <= 1:
         raise OptionError(f"threshold = {threshold}: expected a cosine above -1, to 1")
     check_threads(threads)

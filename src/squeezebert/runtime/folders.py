@@ -24,6 +24,7 @@ from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.ranking import check_same, text_key
 from squeezebert.runtime.thresholds import precise_threshold
+from squeezebert.runtime.tokens import check_several
 
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -147,8 +148,10 @@ class Folders:
 
         A text is in one folder, the one it was given last; known texts are not read again. `watch` sees the texts
         pass that are read. Raises `OptionError` for lists of different lengths or folders that are no names, and where
-        all examples so far are in one folder.
+        all examples so far are in one folder; `TextError` for a str alone.
         """
+        check_several(texts)
+        check_several(folders)
         if len(texts) != len(folders):
             raise OptionError(f"{len(texts)} texts and {len(folders)} folders: give one folder for each text")
         check_same(self.encoder, self._model, "sorter")
@@ -216,8 +219,8 @@ class Folders:
         """Return where each text belongs. Raises `OptionError` where there are no examples, and for `top` below 1."""
         if not len(self):
             raise OptionError("no examples to sort by: learn some first")
-        if top < 1:
-            raise OptionError(f"top = {top}: expected 1 or more")
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise OptionError(f"top = {top!r}: give a whole number from 1")
         check_same(self.encoder, self._model, "sorter")
         vectors = self.encoder.encode(texts)
         probabilities = _probabilities(_extended(vectors) @ self._weights, self.quality.sharpness)

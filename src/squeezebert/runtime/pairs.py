@@ -70,7 +70,7 @@ class PairScorer:
             place = {text: i for i, text in enumerate(texts)}
             vectors = self.model.encode(texts).astype(np.float64)
             first, second = (vectors[[place[pair[side]] for pair in pairs]] for side in (0, 1))
-            return np.asarray((first * second).sum(1))
+            return np.asarray(np.clip((first * second).sum(1), -1.0, 1.0))  # vectors of length 1 but for rounding
         answers = self.model.predict(list(pairs))
         if self.measure == "value":
             return np.array([answer.value for answer in answers], np.float64)

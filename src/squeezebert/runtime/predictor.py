@@ -18,7 +18,7 @@ from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, Sample, check_file, read_manifest
 from squeezebert.runtime.session import open_session
-from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, split_pair
+from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, check_several, split_pair
 
 Array = NDArray[np.float64]
 
@@ -203,8 +203,7 @@ class Predictor:
         _check_batch_size(batch_size)
         if self.task != "embedding":
             raise OptionError(f"{self.folder}: a model of {self.task}, which does not embed: export an encoder")
-        if isinstance(texts, str) or not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set):
-            raise TextError(f"expected several texts, not {type(texts).__name__}")
+        check_several(texts)
         vectors = [row for window in self._windows(texts, batch_size) for row, _ in self._run(window, batch_size)]
         return np.array(vectors, dtype=np.float32).reshape(len(vectors), self._outputs)
 

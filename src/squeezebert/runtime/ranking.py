@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
+from squeezebert.runtime.tokens import check_several
 
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -56,8 +57,9 @@ class VectorStore:
     def vectors(self, texts: Iterable[str]) -> Vectors:
         """Return the vectors of texts, (N, C); those that are not known yet are computed.
 
-        Raises `OptionError` where the encoder was shortened since the store was made.
+        Raises `OptionError` where the encoder was shortened since the store was made, `TextError` for a str alone.
         """
+        check_several(texts)
         check_same(self.encoder, self._model, "store")
         wanted = list(texts)
         keys = [text_key(text, i) for i, text in enumerate(wanted)]
@@ -140,8 +142,10 @@ class Ranker:
     def learn(self, liked: Sequence[str], disliked: Sequence[str] = ()) -> None:
         """Take a reader's taste from items they liked and disliked; replaces what was learned before.
 
-        Raises `OptionError` where both are empty.
+        Raises `OptionError` where both are empty, `TextError` for a str alone.
         """
+        check_several(liked)
+        check_several(disliked)
         if not len(liked) and not len(disliked):
             raise OptionError("nothing liked and nothing disliked: give at least one item")
         self._liked, self._disliked = self.store.vectors(liked), self.store.vectors(disliked)
@@ -151,6 +155,7 @@ class Ranker:
 
         Scores of one call can be compared, and those of two calls cannot: they depend on the items.
         """
+        check_several(items)
         items = list(items)
         X_NC = self.store.vectors(items)
         count = len(X_NC)
@@ -167,8 +172,8 @@ class Ranker:
 
     def rank(self, items: Sequence[str], top: int | None = None) -> list[tuple[int, float]]:
         """Return the places of items in `items` with their scores, best first; equal ones stay in their order."""
-        if top is not None and top < 1:
-            raise OptionError(f"top = {top}: expected 1 or more")
+        if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
+            raise OptionError(f"top = {top!r}: give a whole number from 1")
         scores = self.scores(items)
         order = np.argsort(-scores, kind="stable")[:top]
         return [(int(place), float(scores[place])) for place in order]

@@ -117,8 +117,8 @@ def summarise(
 def _check(document: object, sentences: int) -> None:
     if not isinstance(document, str):
         raise TextError(f"expected a str, not {type(document).__name__}")
-    if sentences < 1:
-        raise OptionError(f"sentences = {sentences}: expected 1 or more")
+    if not isinstance(sentences, int) or isinstance(sentences, bool) or sentences < 1:
+        raise OptionError(f"sentences = {sentences!r}: give a whole number from 1")
 
 
 def _telling(document: str, spans: list[tuple[int, int]], sentences: int) -> NDArray[np.bool_]:

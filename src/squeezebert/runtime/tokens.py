@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ MASK = "[MASK]"
 
 class TextError(SqueezeBertError, TypeError):
     """A text that is none: names its index and what was found."""
+
+
+def check_several(texts: object) -> None:
+    """Raise `TextError` for what holds no texts one after the other: a str alone, a mapping, a set, no iterable."""
+    if isinstance(texts, str | Mapping | Set) or not isinstance(texts, Iterable):
+        raise TextError(f"expected several texts, not {type(texts).__name__}")
 
 
 @dataclass(frozen=True, slots=True)

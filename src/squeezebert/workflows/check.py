@@ -22,5 +22,13 @@ def check_texts(options: CheckOptions) -> str:
     def answer(example: Example) -> dict[str, Any]:
         return checker.check(example.text, options.suggestions).to_dict()
 
-    skipped = answer_texts(given, options.output, options.overwrite, answer)
+    models = (checker.marker, checker.words and checker.words.model, checker.acceptability)
+    made_by = [
+        "check",
+        options.suggestions,
+        checker.thresholds,
+        checker.marker.manifest.dictionary,
+        *(model and model.digest for model in models),
+    ]
+    skipped = answer_texts(given, options.output, options.overwrite, answer, made_by)
     return f"skipped {len(skipped)} rows, the first: {skipped[0]}" if skipped else ""

@@ -26,6 +26,7 @@ def complete_texts(options: CompleteOptions) -> str:
         gaps = completer.fill(example.text, options.top)
         return {"filled": filled(example.text, gaps), "gaps": [gap.to_dict() for gap in gaps]}
 
+    made_by = ["complete", completer.model.digest, options.next_word, options.top, options.ending]
     given = Given(options.texts, options.text, options.encoding, options.skip_bad_rows)
-    skipped = answer_texts(given, options.output, options.overwrite, answer)
+    skipped = answer_texts(given, options.output, options.overwrite, answer, made_by)
     return f"skipped {len(skipped)} rows, the first: {skipped[0]}" if skipped else ""

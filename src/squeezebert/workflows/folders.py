@@ -15,6 +15,7 @@ from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.atomic import settle_leftovers
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.lines import printable
 from squeezebert.files.lock import only_run
 from squeezebert.runtime.folders import RECORD, Folders, Sorted, encoder_place
 from squeezebert.runtime.predictor import Predictor, load
@@ -79,11 +80,11 @@ def forget_folders(place: SorterPlace, options: FoldersForgetOptions) -> str:
 def show_folders(place: SorterPlace) -> str:
     """Return a table of a sorter's folders, and how it does on examples that were left out. Raises `FolderError`."""
     sorter = open_sorter(place)
-    width = max(len("folder"), *(len(_printable(name)) for name in sorter.folders))
+    width = max(len("folder"), *(len(printable(name)) for name in sorter.folders))
     lines = [f"{'folder':{width}}  examples  left out  of them right"]
     rows = zip(sorter.counts().items(), sorter.quality.left_out, sorter.quality.right, strict=True)
     for (name, count), left_out, right in rows:
-        lines.append(f"{_printable(name):{width}}  {count:8}  {left_out:8}  {right:13}")
+        lines.append(f"{printable(name):{width}}  {count:8}  {left_out:8}  {right:13}")
     return "\n".join([*lines, "", *_quality(sorter), f"encoder: {sorter.encoder.folder}, {sorter.encoder.precision}"])
 
 
@@ -200,8 +201,3 @@ def _quality(sorter: Folders) -> Iterator[str]:
     else:
         wanted = f"for {sorter.precision:.0%} of the sure to be right"
         yield f"sure from a probability of {quality.threshold:.3f} on, {wanted}"
-
-
-def _printable(name: str) -> str:
-    """A name as a terminal can show it: control characters and halves of characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import OptionError
 
 
@@ -18,7 +19,7 @@ class EngineOptions:
     """Threads of the engine; all cores by default."""
 
     def __post_init__(self) -> None:
-        check_threads(self.threads)
+        check_threads(self.threads, "--threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,6 @@ class OutputOptions:
 
     overwrite: bool = False
     """Replace an output that is there already."""
-
-
-def check_threads(threads: int | None) -> None:
-    """Raise `OptionError` for fewer threads than one."""
-    if threads is not None and threads < 1:
-        raise OptionError(f"--threads {threads}: expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -225,7 +220,7 @@ class SorterPlace:
     """Threads of the engine; all cores by default."""
 
     def __post_init__(self) -> None:
-        check_threads(self.threads)
+        check_threads(self.threads, "--threads")
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,11 @@ def check_output(written: str, overwrite: bool, *others: str | None) -> None:
 
 
 @contextmanager
-def open_output(name: str) -> Iterator[TextIO]:
-    """Open a file to write lines to, or standard output for -. Raises `OptionError` where it cannot be written.
+def open_output(name: str, append: bool = False) -> Iterator[TextIO]:
+    """Open a file to write lines to, anew or behind what is there, or standard output for -.
 
-    Half a surrogate pair, as in the name of a file that is not UTF-8, becomes its escape, which JSON reads.
+    Raises `OptionError` where it cannot be written. Half a surrogate pair, as in the name of a file that is not
+    UTF-8, becomes its escape, which JSON reads.
     """
     if name == "-":
         if hasattr(sys.stdout, "reconfigure"):
@@ -159,7 +160,7 @@ def open_output(name: str) -> Iterator[TextIO]:
         return
     path = Path(name)
     try:
-        stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        stream = path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise OptionError(f"--output {name}: {error.strerror}") from error
     with stream:

@@ -8,7 +8,7 @@ from functools import partial
 from tqdm import tqdm
 
 from squeezebert.files.errors import TableError
-from squeezebert.files.lines import read_document
+from squeezebert.files.lines import printable, read_document
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.summary import first_sentences, summarise
 from squeezebert.workflows.job_options import SummariseOptions
@@ -32,8 +32,9 @@ def summarise_file(options: SummariseOptions) -> str:
         raise TableError(f"{'standard input' if options.file == '-' else options.file}: empty: it holds no sentence")
     with open_output(options.output) as stream:
         for sentence in chosen:
-            stream.write(
-                json_line(asdict(sentence)) if options.format == "jsonl" else " ".join(sentence.text.split()) + "\n"
-            )
+            plain = " ".join(sentence.text.split())
+            # A terminal would obey what a document has of control characters
+            line = (printable(plain) if stream.isatty() else plain) + "\n"
+            stream.write(json_line(asdict(sentence)) if options.format == "jsonl" else line)
     share = sum(sentence.end - sentence.start for sentence in chosen) / len(document)
     return f"{len(chosen)} sentences, {share:.0%} of the document"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from squeezebert.files.cores import check_threads
+from squeezebert.files.cores import check_threads, usable_cores
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import read_manifest
 from squeezebert.runtime.predictor import Prediction, Predictor, load
@@ -253,10 +253,3 @@ class Service:
         seconds = (time.perf_counter() - began) / len(texts)
         known = self._seconds_a_text
         self._seconds_a_text = seconds if not known else known + _NEWEST * (seconds - known)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
