@@ -817,7 +817,10 @@ def test_the_tables_of_the_page_are_complete(client):
     named = {name for name in re.findall(r"^# TYPE (\w+)", metrics, re.M) if not name.endswith("_created")}
     assert {cell for cell in cells if cell.startswith("squeezebert_")} == named
     words = {cell for cell in cells if not cell.startswith(("--", "squeezebert_"))}
-    assert words - {"error"} | {"answered", "abandoned"} == set(OUTCOMES)
+    # What goes to no path of the service is no request of its metrics
+    elsewhere = {client.get("/nowhere").json()["error"], client.get("/predict").json()["error"]}
+    assert elsewhere == {"not_found", "method_not_allowed"} and elsewhere <= words
+    assert words - {"error"} - elsewhere | {"answered", "abandoned"} == set(OUTCOMES)
 
 
 def test_the_proxy_of_the_page_fits_the_limits():

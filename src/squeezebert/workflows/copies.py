@@ -212,10 +212,13 @@ class _Bars:
 def _told(found: Copies, threshold: float) -> Iterator[str]:
     near = sum(not cluster.exact for cluster in found.clusters)
     more = sum(len(cluster.members) - 1 for cluster in found.clusters)
-    yield (
-        f"{found.texts} texts, {found.distinct} distinct: {len(found.clusters)} groups, {near} of them with "
-        f"near-copies (cosine {threshold:.3f} or more), the others of exact ones; {more} texts are copies of another"
-    )
+    if not found.clusters:
+        yield f"{found.texts} texts, {found.distinct} distinct: no group of copies (cosine {threshold:.3f} or more)"
+    else:
+        yield (
+            f"{found.texts} texts, {found.distinct} distinct: {len(found.clusters)} groups, {near} of them with near-"
+            f"copies (cosine {threshold:.3f} or more), the others of exact ones; {more} texts are copies of another"
+        )
     if found.left_over:
         yield f"{len(found.left_over)} texts are alike to a member of a group, but not to its centre: in no group"
     if found.empty:
