@@ -236,7 +236,11 @@ def test_completion(words, tmp_path, monkeypatch, capsys):
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
     (tmp_path / "sentences.csv").write_text("body\nthe green ___ is on the quiet river.\n")
     monkeypatch.chdir(tmp_path)
-    export, complete, benchmark = blocks("completion.md", "sh")
+    shutil.copytree(Path(__file__).parents[1] / "models", tmp_path / "models")
+    small, export, complete, benchmark = blocks("completion.md", "sh")
+    assert run_commands(small) == 1
+    (gap,) = json.loads(capsys.readouterr().out)["gaps"]
+    assert "door" in [word["word"] for word in gap["words"]]
     assert (run_commands(export), run_commands(complete)) == (1, 3)
     capsys.readouterr()
     assert json.loads((tmp_path / "filled.jsonl").read_text())["filled"] == "the green boat is on the quiet river."
