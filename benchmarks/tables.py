@@ -926,7 +926,10 @@ def grammar_table(record: dict[str, Any]) -> str:
     rule = record["articles"]
     told += f"Of {rule['articles']:,} articles in good text the rule for a and an says something of "
     told += f"{100 * rule['told'] / rule['articles']:.1f} %, and contradicts "
-    told += f"{100 * rule['contradicted'] / rule['articles']:.2f} %. "
+    told += (
+        f"{100 * rule['contradicted'] / rule['articles']:.2f} %; inflect, which always says something, contradicts "
+    )
+    told += f"{100 * rule['contradicted_by_inflect'] / rule['articles']:.2f} %. "
     told += f"`{record['command']}`, {record['threads']} thread."
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 

@@ -13,15 +13,14 @@ from masked_models import SENTENCES
 from squeezebert.data.corruption import CorruptionOptions, Corruptor
 from squeezebert.files.english import TAGS, units
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.runtime.articles import ARTICLE_SURE, settle_articles
 from squeezebert.runtime.checking import (
-    ARTICLE_SURE,
     Checker,
     checked_spans,
     decide_tags,
     first_tokens,
     in_no_prose,
     open_checker,
-    settle_articles,
     tag_probabilities,
 )
 from squeezebert.runtime.completion import Completer

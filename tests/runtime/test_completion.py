@@ -75,11 +75,12 @@ def test_each_gap_is_answered_with_the_others_unknown(words, completer):
 
 
 def test_the_next_word_is_a_gap_before_the_ending(completer):
-    stop, nothing = completer.next_word("the small letter is on the"), completer.next_word("it was", ending="")
+    stop = completer.next_word("the small letter is on the", ending=".")
+    nothing = completer.next_word("it was")
     assert stop == completer.fill("the small letter is on the [MASK].")[0].words
     assert nothing == completer.fill("it was [MASK]")[0].words
     assert stop[0].word == "table"
-    assert completer.next_word("the small letter is on the  \n") == stop
+    assert completer.next_word("the small letter is on the  \n", ending=".") == stop
     assert len(completer.next_word("", top_k=2)) == 2
 
 

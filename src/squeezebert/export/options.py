@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import OptionError
+from squeezebert.files.numbers import check_whole
 
 # ONNX operator sets that the graph can be written in and that were tested
 OPSETS = (18, 19, 20)
@@ -56,8 +57,7 @@ class ExportOptions:
                 raise OptionError(f"{name} = {getattr(self, name)!r}: give one of {', '.join(get_args(kinds))}")
         if self.ranges != "mse" and self.activations == "dynamic":
             raise OptionError(f"ranges = {self.ranges!r}: serves static activations alone: leave it out, or give them")
-        if isinstance(self.spare_blocks, bool) or not isinstance(self.spare_blocks, int) or self.spare_blocks < 0:
-            raise OptionError(f"spare_blocks = {self.spare_blocks!r}: give a whole number from 0")
+        check_whole("spare_blocks =", self.spare_blocks, 0)
         if not 0 <= self.max_accuracy_drop <= 100:
             raise OptionError(f"max_accuracy_drop = {self.max_accuracy_drop!r}: give points from 0 to 100")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:

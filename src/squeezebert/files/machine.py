@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from squeezebert.files.cores import usable_cores
+
 # What decides how fast vectors and integer products are, as Linux names it, on x86-64 and on ARM
 _VECTOR_UNITS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -24,7 +26,7 @@ def describe_machine() -> dict[str, str | int | None]:
     return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "vector_units": " ".join(unit for unit in _VECTOR_UNITS if unit in units),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gb": _memory_gb(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

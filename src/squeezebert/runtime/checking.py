@@ -15,19 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.files.english import (
-    ARTICLES,
-    BEFORE_HAVE,
-    TAGS,
-    Unit,
-    alternatives,
-    article_before,
-    is_word,
-    like,
-    units,
-)
+from squeezebert.files.english import BEFORE_HAVE, TAGS, Unit, alternatives, is_word, like, units
 from squeezebert.files.errors import OptionError
 from squeezebert.files.manifest import check_file
+from squeezebert.files.numbers import check_whole
+from squeezebert.runtime.articles import settle_articles
 from squeezebert.runtime.completion import Completer
 from squeezebert.runtime.dictionary import COST_OF_EDIT, Dictionary, edits_between
 from squeezebert.runtime.predictor import Predictor, load
@@ -47,11 +39,6 @@ _CANDIDATES = 20
 _SHARE_OF_MODEL = 0.8
 # Below this a word is taken to be as unlikely as any
 _SMALLEST = 1e-9
-# Signs that may stand between an article and its word
-_OPENING = frozenset("\"'\u2018\u201c\u00ab([*_")
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
-# A round figure for the share of marks as `article` that are right: 38 of 39 in `benchmarks/grammar.py`
-ARTICLE_SURE = 0.95
 # Addresses, paths and names of programs: what is spelt in them is nobody's mistake
 _NO_PROSE = re.compile(r"://|\bwww\.|\w@\w|/\w+/|\w_|_\w|\w\(\)")
 _BETWEEN_BLANKS = re.compile(r"\S+")
@@ -148,8 +135,7 @@ class Checker:
         """
         if not isinstance(text, str):
             raise TextError(f"expected a str, not {type(text).__name__}")
-        if not isinstance(suggestions, int) or isinstance(suggestions, bool) or suggestions < 0:
-            raise OptionError(f"suggestions = {suggestions!r}: give a whole number from 0")
+        check_whole("suggestions =", suggestions, 0)
         # Halves of characters are read as one character each, so that places stay what they are
         text = _SURROGATE.sub("\ufffd", text)
         marks: list[Mark] = []
@@ -291,37 +277,6 @@ def in_no_prose(sentence: str, found: Sequence[Unit]) -> NDArray[np.bool_]:
         if _NO_PROSE.search(match[0]):
             inside[slice(*match.span())] = True
     return inside[[unit.start for unit in found]]
-
-
-def settle_articles(sentence: str, found: Sequence[Unit], tags: NDArray[np.int64], probabilities: Array) -> None:
-    """Write over what the marker says of a and an, in place, where the word behind tells which of them is right.
-
-    A wrong article that the marker keeps gets its tag, and `ARTICLE_SURE` as the probability; a right one that the
-    marker takes for the wrong one is kept. Where the marker sees something else wrong with it, that stands.
-    """
-    article = TAGS.index("article")
-    words = [sentence[slice(*unit)] for unit in found]
-    first = next((place for place, word in enumerate(words) if is_word(word)), 0)
-    for place, word in enumerate(words):
-        if word.lower() not in ARTICLES:
-            continue
-        behind = place + 1
-        while behind < len(words) and words[behind] in _OPENING:
-            behind += 1
-        # Nothing but blanks and opening signs may stand between: no `a.m.`, no `a-weighted`
-        if behind == len(words) or not sentence[found[place].end].isspace():
-            continue
-        # A capital inside a sentence, or before one, is a letter or a name: vitamin A is, Hoi An, An Wang, IN PLAN A
-        if not word.islower() and (place != first or words[behind][0].isupper()):
-            continue
-        thousands = _THOUSANDS.match(sentence, found[behind].start)
-        right = article_before(thousands[0].replace(",", "") if thousands else words[behind])
-        if right is not None and right != word.lower() and tags[place] in (0, article):
-            tags[place] = article
-            probabilities[place] = 0.0
-            probabilities[place, [0, article]] = 1.0 - ARTICLE_SURE, ARTICLE_SURE
-        elif right == word.lower() and tags[place] == article:
-            tags[place] = 0
 
 
 def _exchanged(sentence: str, found: Sequence[Unit], first: int, second: int) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.numbers import check_whole
 from squeezebert.runtime.predictor import Predictor
 from squeezebert.runtime.tokens import MASK, TextError
 
@@ -109,7 +110,7 @@ class Completer:
         asked = _Asked(self, text, gaps)
         return [Gap(*span, self._words(asked, number, top_k)) for number, span in enumerate(gaps)]
 
-    def next_word(self, text: str, top_k: int = 5, ending: str = ".") -> tuple[Candidate, ...]:
+    def next_word(self, text: str, top_k: int = 5, ending: str = "") -> tuple[Candidate, ...]:
         """Return the likeliest words behind the end of a text.
 
         The model is asked for a mask there, and then `ending`: a full stop, or nothing. Raises `TextError` for what is
@@ -308,5 +309,4 @@ def _is_letters(piece: str) -> bool:
 def _check(text: object, top_k: object) -> None:
     if not isinstance(text, str):
         raise TextError(f"expected a str, not {type(text).__name__}")
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise OptionError(f"top_k = {top_k!r}: give a whole number from 1")
+    check_whole("top_k =", top_k)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.numbers import check_whole
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.ranking import check_same, text_key
@@ -219,8 +220,7 @@ class Folders:
         """Return where each text belongs. Raises `OptionError` where there are no examples, and for `top` below 1."""
         if not len(self):
             raise OptionError("no examples to sort by: learn some first")
-        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-            raise OptionError(f"top = {top!r}: give a whole number from 1")
+        check_whole("top =", top)
         check_same(self.encoder, self._model, "sorter")
         vectors = self.encoder.encode(texts)
         probabilities = _probabilities(_extended(vectors) @ self._weights, self.quality.sharpness)

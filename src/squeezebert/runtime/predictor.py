@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from squeezebert.files.cores import check_threads
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, Sample, check_file, read_manifest
+from squeezebert.files.numbers import check_whole
 from squeezebert.runtime.session import open_session
 from squeezebert.runtime.tokens import Text, TextError, Tokenizer, Tokens, check_several, split_pair
 
@@ -410,8 +411,8 @@ def require_encoder(model: Predictor, wanted: str) -> None:
 
 
 def _check_batch_size(batch_size: object) -> None:
-    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
-        raise OptionError(f"batch_size = {batch_size!r}: give a whole number from 1")
+    if batch_size is not None:
+        check_whole("batch_size =", batch_size)
 
 
 def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.files.numbers import check_whole
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.tokens import check_several
@@ -144,8 +145,6 @@ class Ranker:
 
         Raises `OptionError` where both are empty, `TextError` for a str alone.
         """
-        check_several(liked)
-        check_several(disliked)
         if not len(liked) and not len(disliked):
             raise OptionError("nothing liked and nothing disliked: give at least one item")
         self._liked, self._disliked = self.store.vectors(liked), self.store.vectors(disliked)
@@ -153,7 +152,8 @@ class Ranker:
     def scores(self, items: Iterable[str]) -> Array:
         """Return how much each item is to the reader's taste, (N,): higher the more, 0 for all of a new reader.
 
-        Scores of one call can be compared, and those of two calls cannot: they depend on the items.
+        Scores of one call can be compared, and those of two calls cannot: they depend on the items. Raises `TextError`
+        for a str alone.
         """
         check_several(items)
         items = list(items)
@@ -171,9 +171,12 @@ class Ranker:
         return np.asarray(np.round(_levelled(near) + _levelled(told), _PLACES))
 
     def rank(self, items: Sequence[str], top: int | None = None) -> list[tuple[int, float]]:
-        """Return the places of items in `items` with their scores, best first; equal ones stay in their order."""
-        if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
-            raise OptionError(f"top = {top!r}: give a whole number from 1")
+        """Return the places of items in `items` with their scores, best first; equal ones stay in their order.
+
+        Raises `OptionError` for a `top` below 1, `TextError` for a str alone.
+        """
+        if top is not None:
+            check_whole("top =", top)
         scores = self.scores(items)
         order = np.argsort(-scores, kind="stable")[:top]
         return [(int(place), float(scores[place])) for place in order]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.files.errors import OptionError
+from squeezebert.files.numbers import check_whole
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.tokens import TextError
 
@@ -117,8 +117,7 @@ def summarise(
 def _check(document: object, sentences: int) -> None:
     if not isinstance(document, str):
         raise TextError(f"expected a str, not {type(document).__name__}")
-    if not isinstance(sentences, int) or isinstance(sentences, bool) or sentences < 1:
-        raise OptionError(f"sentences = {sentences!r}: give a whole number from 1")
+    check_whole("sentences =", sentences)
 
 
 def _telling(document: str, spans: list[tuple[int, int]], sentences: int) -> NDArray[np.bool_]:

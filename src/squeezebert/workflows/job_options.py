@@ -118,7 +118,7 @@ class CompleteOptions(EngineOptions, TableOptions, OutputOptions):
     JSON lines, or one text a line."""
     next_word: bool = False
     """Say which words may come behind the end of each text, instead of filling gaps."""
-    ending: Literal["stop", "nothing"] = "stop"
+    ending: Literal["nothing", "stop"] = "nothing"
     """What the model reads behind the next word: a full stop, or nothing."""
     top: int = 5
     """Words for each gap, the likeliest first."""

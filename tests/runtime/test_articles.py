@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from squeezebert.files.english import article_before
+from squeezebert.runtime.articles import article_before
 
 AN = """apple hour hours hour's honest’s Honour honorary heir heiress umbrella uninteresting unidentified unmarried
 unissued urban usher utmost ugly English oneiric onerous Oneida 8 80 8th 11 18th 11th 800 80000 18000 IOU AI
