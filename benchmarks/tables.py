@@ -934,6 +934,21 @@ def grammar_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+def suggestions_table(record: dict[str, Any]) -> str:
+    """How often the first suggestion is right, by the share of the model and what an edit costs."""
+    shares, costs = (list(dict.fromkeys(row[name] for row in record["rows"])) for name in ("share", "cost"))
+    found = {(row["share"], row["cost"]): row["top1"] for row in record["rows"]}
+    lines = ["| share of the model | " + " | ".join(f"{cost:g} nats an edit" for cost in costs) + " |"]
+    lines.append("|---|" + "---:|" * len(costs))
+    for share in shares:
+        cells = [f"{100 * found[share, cost]['estimate']:.1f}" for cost in costs]
+        lines.append(f"| {share:g} | " + " | ".join(cells) + " |")
+    half = max(one["high"] - one["low"] for one in found.values()) / 2
+    told = f"First suggestion right, % of {record['words']:,} marked words of text that the marker learned from; "
+    told += f"95 % intervals are {100 * half:.1f} points to either side at most. `{record['command']}`, "
+    return "\n".join([*lines, "", f"{told}{record['threads']} thread. {made_on(record)}"])
+
+
 def moderation_table(record: dict[str, Any]) -> str:
     """What thresholds hold back of mails that had no part in them, for each way to read."""
     scores = record["scores"]
@@ -1049,6 +1064,7 @@ TABLES = {
     "copies_sweep": copies_sweep_table,
     "copies_indexes": copies_indexes_table,
     "grammar": grammar_table,
+    "suggestions": suggestions_table,
     "completion": completion_table,
     "export_accuracy": export_accuracy_table,
     "bulk": bulk_table,

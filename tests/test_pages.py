@@ -269,7 +269,7 @@ def test_grammar(marker, words, single, tmp_path, monkeypatch, capsys):
     whole = {name: int(value) if value == int(value) else value for name, value in small.items()}
     (tmp_path / "recipes" / "marker.yaml").write_text(yaml.safe_dump(whole))
     monkeypatch.chdir(tmp_path)
-    train, check, benchmark = blocks("grammar.md", "sh")
+    train, check, benchmark, constants = blocks("grammar.md", "sh")
     assert run_commands(train) == 2
     shutil.rmtree("checker")
     shutil.copytree(marker.output, "checker")
@@ -284,3 +284,4 @@ def test_grammar(marker, words, single, tmp_path, monkeypatch, capsys):
     run_python(block)
     assert capsys.readouterr().out == "25 29 rivr spelling ('river',)\n"
     assert benchmark.startswith("python benchmarks/grammar.py --data DIR --work DIR")
+    assert constants.startswith("python benchmarks/suggestions.py --data DIR --marker ")

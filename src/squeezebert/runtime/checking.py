@@ -34,8 +34,7 @@ FEWEST_UNITS = 4
 _CONTEXT = 16
 # Words that are weighed for one that is marked
 _CANDIDATES = 20
-# Of the model in the mixture with the dictionary. The best of 0.2 to 0.99 on 860 errors in text that a marker learned
-# from, with the pretrained model of `benchmarks/pretrain_runs.py` halfway
+# Of the model in the mixture with the dictionary, chosen by `benchmarks/suggestions.py`
 _SHARE_OF_MODEL = 0.8
 # Below this a word is taken to be as unlikely as any
 _SMALLEST = 1e-9
@@ -205,13 +204,17 @@ class Checker:
             return [candidate.word for candidate in self.words.between(sentence, start, start, _CANDIDATES)]
         if kind == "agreement" and before == "i" and word.lower() in ("is", "are"):
             return [like("am", word)]
-        near = dict.fromkeys(alternatives(word, kind), 0)
-        if not near and is_word(word):
-            near = self._spelt_alike(sentence, start, end)
+        near = self.candidates(sentence, start, end, kind)
         names = [*near]
         fit = self._log_likely(sentence, start, end, names)
         weight = {name: fit[i] - COST_OF_EDIT * near[name] for i, name in enumerate(names)}
         return [like(name, word) for name in sorted(names, key=lambda name: (-weight[name], name))]
+
+    def candidates(self, sentence: str, start: int, end: int, kind: str) -> dict[str, int]:
+        """Return the words that may be meant instead of one between two places, with the edits that they are away."""
+        word = sentence[start:end]
+        near = dict.fromkeys(alternatives(word, kind), 0)
+        return near or (self._spelt_alike(sentence, start, end) if is_word(word) else {})
 
     def _log_likely(self, sentence: str, start: int, end: int, names: Sequence[str]) -> Array:
         """How likely words are at a place, in nats, (words,): where they fit, and how often they occur anywhere.

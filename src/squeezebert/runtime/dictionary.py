@@ -16,8 +16,8 @@ from squeezebert.files.errors import DependencyError, FolderError
 DICTIONARY = "dictionary.tsv"
 # No word is longer; what is, is looked for in no dictionary
 _LONGEST = 40
-# Nats that an edit costs against how often a word occurs: one of some hundred slips that can happen to a word. Among 3
-# to 8 the first suggestion was right most often from 7 on
+# Nats that an edit costs against how often a word occurs: one of some hundred slips that can happen to a word. By
+# `benchmarks/suggestions.py`, but no higher: the generator's errors are mostly of one edit, people's less often
 COST_OF_EDIT = 7.0
 
 
