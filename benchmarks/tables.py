@@ -240,6 +240,11 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
     lines.append(f"| frequencies of the tokens | | | | | {known['unigram']:.3f} | | |")
     lines.append("| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
     lines.append(f"| lengths of the segments | | | | | | | {known['longer_first']:.1%} |")
+    words = record["order_by_words"]
+    lines.append(
+        f"| logistic regression on the segments' words | | | | | | | {words['estimate']:.1%} "
+        f"({words['low']:.1%} to {words['high']:.1%}) |"
+    )
     options, splits = record["options"], record["corpus"]["splits"]
     seconds = record["plan"]["seconds"]
     ratio = seconds["groups-1"] / seconds["groups-4"]
