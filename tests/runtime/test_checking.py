@@ -131,6 +131,41 @@ def test_a_language_model_says_which_suggestion_fits(checker, words):
     assert Checker(checker.marker)._suggest(text, found, at, at, "spelling") == []
 
 
+def test_a_word_that_the_model_rules_out_goes_by_its_count(checker):
+    """The model may be unable to spell a word, and a word's count alone may be misleading: each has its say."""
+
+    class Told:
+        def __init__(self, **likely):
+            self.likely = likely
+
+        def score(self, text, start, end, words):
+            return np.array([self.likely.get(word, 0.0) for word in words])
+
+        def between(self, text, start, end, top_k):
+            return ()
+
+    counts = Dictionary({"the": 1000, "boat": 20, "goat": 40, "coat": 1})
+    text = "the green xoat is here"
+
+    def suggested(**likely):
+        return Checker(checker.marker, counts, Told(**likely))._suggest(text, units(text), 2, 2, "spelling")
+
+    assert suggested() == ["goat", "boat", "coat"]  # nothing said: by counts
+    assert suggested(coat=1e-6) == ["goat", "boat", "coat"]  # next to nothing said
+    assert suggested(coat=0.3) == ["coat", "goat", "boat"]
+    assert suggested(boat=0.1, coat=0.001) == ["boat", "goat", "coat"]
+
+
+def test_equal_sentences_are_read_once_and_nothing_is_sought_that_was_not_asked_for(checker, monkeypatch):
+    read, compute = [], checker.marker.compute
+    monkeypatch.setattr(checker.marker, "compute", lambda batch: read.append(len(batch)) or compute(batch))
+    wrong = GOOD.replace("river", "rivr")
+    marks = checker.check(f"{wrong} {GOOD} {wrong} {wrong}").marks
+    assert (len(read), [mark.start // (len(wrong) + 1) for mark in marks]) == (2, [0, 2, 3])
+    monkeypatch.setattr(Checker, "_suggest", lambda *told: pytest.fail("a suggestion was sought"))
+    assert [mark.word for mark in checker.check(wrong, 0).marks] == ["rivr"]
+
+
 def test_a_classifier_judges_whole_sentences(checker, marker, single, multi, regression):
     judge = load(single.output, 1)
     both = Checker(checker.marker, acceptability=judge)
