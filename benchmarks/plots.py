@@ -126,7 +126,8 @@ def draw_pretraining(record: dict[str, Any]) -> Any:
             loss.plot(xs, [row["held_out_mlm_loss"] for row in rows], label=arm)
             order.plot(xs, [100 * row["held_out_sop_accuracy"] for row in rows], label=arm)
         loss.axhline(known["unigram"], color="C7", linestyle="--", label="frequencies of the tokens")
-        order.axhline(100 * known["longer_first"], color="C7", linestyle="--", label="lengths of the segments")
+        of_lengths = 100 * known["longer_first"]
+        lengths = order.axhline(of_lengths, color="C7", linestyle="--", label="lengths of the segments")
         loss.set_ylim(top=1.03 * known["unigram"])
         loss.grid(alpha=0.25)
         order.grid(alpha=0.25)
@@ -135,7 +136,7 @@ def draw_pretraining(record: dict[str, Any]) -> Any:
     grid[1, 0].set_xlabel("hours of one core")
     grid[1, 1].set_xlabel("million tokens")
     grid[0, 1].legend(frameon=False, fontsize=8)
-    grid[1, 1].legend(frameon=False, fontsize=8, loc="lower right")
+    grid[1, 1].legend(handles=[lengths], frameon=False, fontsize=8, loc="upper left")  # the arms are named above
     return figure
 
 

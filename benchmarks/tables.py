@@ -238,7 +238,7 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     known = record["baselines"]
     lines.append(f"| frequencies of the tokens | | | | | {known['unigram']:.3f} | | |")
-    lines.append("| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
+    lines.append(f"| the same, and the token that stands there | | | | | {known['unigram_and_token']:.3f} | | |")
     lines.append(f"| lengths of the segments | | | | | | | {known['longer_first']:.1%} |")
     words = record["order_by_words"]
     lines.append(
