@@ -66,8 +66,8 @@ class Dictionary:
         """Return the words that are likeliest to be meant, with how many edits each is away; `word` itself is not.
 
         An edit is a letter put in, left out or changed, or two neighbours exchanged (optimal string alignment). Words
-        are ordered by the logarithm of their share of all words, less `COST_OF_EDIT` nats an edit. Raises `DependencyError` without
-        rapidfuzz.
+        are ordered by the logarithm of their share of all words, less `COST_OF_EDIT` nats an edit. Raises
+        `DependencyError` without rapidfuzz.
         """
         word = _plain(word)
         if not word or len(word) > _LONGEST:
