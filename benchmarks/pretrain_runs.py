@@ -195,7 +195,8 @@ def train_arm(work: Path, arm: str) -> None:
         options = PretrainOptions(**OPTIONS | told, steps=steps)
         command = "python " + shlex.join(["benchmarks/pretrain_runs.py", "arm", "--work", "WORK", "--arm", arm])
         pretrain(model, corpus_of(work), work / arm, options, report=say, command=command)
-    if not (work / arm / ORDERS).exists():
+    # A run that was asked to end has no record, and goes on another time
+    if (work / arm / RECORD).exists() and not (work / arm / ORDERS).exists():
         found = as_dict(order_accuracy(SqueezeBertForPreTraining.from_pretrained(work / arm), corpus_of(work)))
         (work / arm / ORDERS).write_text(json.dumps(found))
 
