@@ -3,6 +3,7 @@
 python benchmarks/pretrain_runs.py corpus   --data DIR --work DIR
 python benchmarks/pretrain_runs.py plan     --work DIR --hours 5
 python benchmarks/pretrain_runs.py arm      --work DIR --arm groups-4
+python benchmarks/pretrain_runs.py orders   --work DIR [--arms groups-4,scratch-4,minilm]
 python benchmarks/pretrain_runs.py finetune --data DIR --work DIR [--arms groups-4,scratch-4]
 python benchmarks/pretrain_runs.py record   --data DIR --work DIR
 python benchmarks/pretrain_runs.py words    --data DIR --work DIR
@@ -23,12 +24,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import math
 import shlex
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,7 @@ import transformers
 from completion import paragraphs
 from glue_samples import link_samples
 from sklearn.linear_model import LogisticRegression
+from squeeze import BASE
 from transformers.utils import logging
 
 from squeezebert.cli import main as squeezebert
@@ -55,11 +59,14 @@ from squeezebert.data.statistics import (
     mean_interval,
     paired_correlation_interval,
     paired_interval,
+    wilson_interval,
 )
 from squeezebert.export.exporter import export_checkpoint
 from squeezebert.export.options import ExportOptions
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from squeezebert.training.checkpoint import EVALUATION
+from squeezebert.training.checkpoint import RECORD as TRAINED
 from squeezebert.training.options import PretrainOptions
 from squeezebert.training.pretraining import (
     LOG,
@@ -99,6 +106,10 @@ OPTIONS: dict[str, Any] = {
 ORDER_BATCHES = 1500  # of a split, for the regression that tells orders by words
 CUTS = 4  # of each held-out row, to measure how often its order is told right
 ORDERS = "orders.json"
+MINILM = "minilm"
+PAIRS = {"train": 60_000, "held_out": 4000}  # rows whose order is learned as a task of its own, and asked
+MINILM_PAIRS = 20_000  # it takes several times as long for each
+ORDER_RATE = 2e-4
 FORKED = "groups-4-tokens"
 TASKS = ("SST-2", "CoLA")
 RECIPE = Path(__file__).parents[1] / "recipes" / "glue-small.yaml"
@@ -238,10 +249,9 @@ def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[str], wor
     """SST-2 and CoLA from each arm's checkpoint, or for `scratch-N` from random weights of the same sizes."""
     corpus = corpus_of(work)
     for arm in arms:
-        if arm.startswith(SCRATCH) and not (work / arm / "config.json").exists():
-            transformers.set_seed(42)
-            save_model(work / arm, SqueezeBertForPreTraining(configuration(arm)), corpus.tokenizer())
-        elif not arm.startswith(SCRATCH) and not (work / arm / RECORD).exists():
+        if arm.startswith(SCRATCH):
+            begin_scratch(work, arm, corpus)
+        elif not (work / arm / RECORD).exists():
             raise SystemExit(f"--arms {arm}: {work / arm} holds no finished arm")
     command: list[object] = ["glue", "run", "--output", work / "glue", "--tasks", *TASKS]
     command += ["--data-dir", link_samples(data / "glue", work / "tables"), "--recipe", RECIPE]
@@ -252,6 +262,57 @@ def finetune_arms(data: Path, work: Path, arms: list[str], seeds: list[str], wor
     code = squeezebert(told)
     if code:
         raise SystemExit(code)
+
+
+def begin_scratch(work: Path, arm: str, corpus: PretrainingCorpus) -> None:
+    if not (work / arm / "config.json").exists():
+        transformers.set_seed(42)
+        save_model(work / arm, SqueezeBertForPreTraining(configuration(arm)), corpus.tokenizer())
+
+
+def pairs_of(work: Path, corpus: PretrainingCorpus, split: str, count: int) -> Path:
+    """A table of two segments and their order, made once."""
+    place = work / "orders" / f"{split}-{count}.jsonl"
+    if not place.exists():
+        tokenizer = corpus.tokenizer()
+        place.parent.mkdir(exist_ok=True)
+        lines = []
+        for first, second, order in itertools.islice(segments(corpus, split, 2 * count), count):
+            one, other = (tokenizer.decode(ids) for ids in (first, second))
+            lines.append(json.dumps({"sentence1": one, "sentence2": other, "label": ("kept", "swapped")[order]}))
+        place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return place
+
+
+def learn_orders(work: Path, arms: list[str]) -> None:
+    """The order of segments as a task of its own, with nothing hidden and nothing else to learn."""
+    corpus = corpus_of(work)
+    asked = pairs_of(work, corpus, "held_out", PAIRS["held_out"])
+    for arm in arms:
+        if arm.startswith(SCRATCH):
+            begin_scratch(work, arm, corpus)
+        count = MINILM_PAIRS if arm == MINILM else PAIRS["train"]
+        command: list[object] = ["train", pairs_of(work, corpus, "train", count), "--output", work / "orders" / arm]
+        command += ["--eval", asked, "--base", BASE if arm == MINILM else work / arm, "--learning-rate", ORDER_RATE]
+        command += ["--epochs", 1, "--batch-size", 64, "--max-length", PretrainOptions(**OPTIONS).max_length]
+        command += ["--dropout", 0, "--save-every", 100, "--seed", 1]
+        told = [str(part) for part in command]
+        say(shlex.join(["squeezebert", *told]))
+        if code := squeezebert(told):
+            raise SystemExit(code)
+
+
+def learned_orders(work: Path) -> list[dict[str, Any]]:
+    """Share of held-out orders told right by each network that learned them as a task."""
+    found = []
+    for place in sorted((work / "orders").glob(f"*/{TRAINED}")):
+        told = json.loads(place.read_text())
+        with place.with_name(EVALUATION).open(encoding="utf-8") as file:
+            asked = sum(1 for _ in file)
+        right = as_dict(wilson_interval(round(told["metrics"]["accuracy"] * asked), asked))
+        learned = MINILM_PAIRS if place.parent.name == MINILM else PAIRS["train"]
+        found.append({"arm": place.parent.name, "learned_rows": learned, "held_out_rows": asked, **right})
+    return found
 
 
 def export_words(data: Path, work: Path) -> None:
@@ -362,33 +423,40 @@ def baselines(corpus: PretrainingCorpus) -> dict[str, float]:
     }
 
 
+def segments(corpus: PretrainingCorpus, split: str, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Of so many rows of pretraining: those with an order, as ids of both segments, nothing hidden, and the order."""
+    tokenizer, options = corpus.tokenizer(), PretrainOptions(**OPTIONS)
+    masking = Masking.of(tokenizer, options.mask_share, whole_words=False)
+    cut = Rows.cut(corpus.split(split), options.max_length - 3)
+    found = PretrainingBatches(cut, options.batch_size, tokenizer, masking, seed=0, varies=False)
+    for number in range(min(rows // options.batch_size, found.of_pass)):
+        batch = found[number]
+        ids_BT = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
+        for row in np.flatnonzero(batch["sentence_order_label"] != IGNORED):
+            there = batch["attention_mask"][row] == 1
+            ids, second = ids_BT[row][there], batch["token_type_ids"][row][there] == 1
+            yield ids[~second][1:-1], ids[second][:-1], int(batch["sentence_order_label"][row])
+
+
 def order_by_words(corpus: PretrainingCorpus) -> dict[str, float]:
     """Share of held-out orders told right by a logistic regression on which words either segment has and begins with.
 
     Rows are those of pretraining, with nothing hidden; the strength of the regression is the best of three on the very
     rows that are asked, so that this is rather more than what words tell.
     """
-    tokenizer, size = corpus.tokenizer(), len(corpus.tokenizer())
-    masking = Masking.of(tokenizer, PretrainOptions(**OPTIONS).mask_share, whole_words=False)
+    size, rows = len(corpus.tokenizer()), ORDER_BATCHES * OPTIONS["batch_size"]
 
-    def features(split: str, batches: int) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-        rows = Rows.cut(corpus.split(split), PretrainOptions(**OPTIONS).max_length - 3)
-        found = PretrainingBatches(rows, OPTIONS["batch_size"], tokenizer, masking, seed=0, varies=False)
+    def features(split: str) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
         triples, orders = [], []
-        for number in range(min(batches, found.of_pass)):
-            batch = found[number]
-            ids_BT = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
-            for row in np.flatnonzero(batch["sentence_order_label"] != IGNORED):
-                there = batch["attention_mask"][row] == 1
-                ids, second = ids_BT[row][there], batch["token_type_ids"][row][there] == 1
-                for sign, segment in ((1.0, ids[~second][1:-1]), (-1.0, ids[second][:-1])):
-                    columns = [*np.unique(segment), *((place + 1) * size + segment[:2][place] for place in (0, 1))]
-                    triples += [(sign, len(orders), column) for column in columns]
-                orders.append(batch["sentence_order_label"][row])
+        for number, (first, second, order) in enumerate(segments(corpus, split, rows)):
+            for sign, segment in ((1.0, first), (-1.0, second)):
+                columns = [*np.unique(segment), *((place + 1) * size + segment[:2][place] for place in (0, 1))]
+                triples += [(sign, number, column) for column in columns]
+            orders.append(order)
         values, places, columns = zip(*triples, strict=True)
         return scipy.sparse.csr_matrix((values, (places, columns)), shape=(len(orders), 3 * size)), np.array(orders)
 
-    learned, held_out = features("train", ORDER_BATCHES), features("held_out", ORDER_BATCHES)
+    learned, held_out = features("train"), features("held_out")
     best = Interval(0.0, 0.0, 0.0, 0)
     for strength in (0.001, 0.01, 0.1):
         told = LogisticRegression(C=strength, max_iter=200, fit_intercept=False).fit(*learned).predict(held_out[0])
@@ -418,6 +486,7 @@ def record(work: Path, data: Path) -> None:
         "corpus": {name: corpus.manifest[name] for name in kept},
         "baselines": baselines(corpus),
         "order_by_words": order_by_words(corpus),
+        "orders_learned": learned_orders(work),
         "chance": {"mlm_loss": math.log(SIZES["vocab_size"]), "sop_accuracy": 0.5},
         "plan": plan,
         "runs": runs,
@@ -428,7 +497,7 @@ def record(work: Path, data: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("corpus", "plan", "arm", "finetune", "record", "words"))
+    parser.add_argument("part", choices=("corpus", "plan", "arm", "orders", "finetune", "record", "words"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--arm", default="groups-4")
@@ -451,6 +520,8 @@ def main() -> None:
         make_plan(work, options.hours)
     elif options.part == "arm":
         train_arm(work, options.arm)
+    elif options.part == "orders":
+        learn_orders(work, (options.arms or f"groups-4,scratch-4,{MINILM}").split(","))
     elif options.part == "words":
         export_words(options.data, work)
     elif options.part == "finetune":
