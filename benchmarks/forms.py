@@ -452,6 +452,18 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
     """Sessions by `form, precision`, and why a form has none."""
     sessions: dict[str, Any] = {}
     failed: dict[str, str] = {}
+
+    def refused(name: str, error: Exception) -> None:
+        """A form that an engine or exporter refuses is a finding as well."""
+        failed[name] = str(error).strip().splitlines()[0][:200]
+        print(f"{name}: {failed[name]}", flush=True)
+
+    def add(name: str, path: Path, disabled: tuple[str, ...], parallel: bool = False) -> None:
+        try:
+            sessions[name] = session_of(path, options.threads, disabled, parallel)
+        except Exception as error:  # noqa: BLE001 the engine has no class of its own for it
+            refused(name, error)
+
     for number, form in enumerate(FORMS):
         if options.only and options.only not in form.name and number:
             continue
@@ -464,9 +476,8 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
                 else:
                     quantize_graph(folder / f"{number}-fp32.onnx", path)
                 sessions[f"{form.name}, {precision}"] = session_of(path, options.threads, form.fused)
-            except Exception as error:  # noqa: BLE001 a form that an engine or exporter refuses is a finding as well
-                failed[f"{form.name}, {precision}"] = str(error).strip().splitlines()[0][:200]
-                print(f"{form.name}, {precision}: {failed[f'{form.name}, {precision}']}", flush=True)
+            except Exception as error:  # noqa: BLE001 each tool has classes of its own
+                refused(f"{form.name}, {precision}", error)
                 if precision == "fp32":
                     break
         print(f"written: {form.name}", flush=True)
@@ -477,15 +488,13 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
     tensors = quantize_graph(fp32, static)
     feeds = [made_up_inputs(1, options.length - i) for i in range(4)]
     fix_ranges(static, find_ranges(fp32, tensors, feeds, "minmax", options.threads))
-    sessions["static ranges, one node a product, int8"] = session_of(static, options.threads, DISABLED_OPTIMIZERS)
+    add("static ranges, one node a product, int8", static, DISABLED_OPTIMIZERS)
     pairs = folder / "pairs.onnx"
     usual_static(fp32, pairs, options.length)
-    name = "static ranges, QuantizeLinear and DequantizeLinear, int8"
-    sessions[name] = session_of(pairs, options.threads, DISABLED_OPTIMIZERS)
+    add("static ranges, QuantizeLinear and DequantizeLinear, int8", pairs, DISABLED_OPTIMIZERS)
     if options.threads > 1:
         for precision, path in (("fp32", fp32), ("int8", int8)):
-            name = f"groups as parallel branches, {precision}"
-            sessions[name] = session_of(path, options.threads, DISABLED_OPTIMIZERS, parallel=True)
+            add(f"groups as parallel branches, {precision}", path, DISABLED_OPTIMIZERS, parallel=True)
     import transformers
 
     usual = transformers.SqueezeBertForSequenceClassification(
@@ -494,12 +503,10 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
     usual.load_state_dict(model.state_dict())
     files = write_usual_export(usual, folder / "usual")
     for precision, file in files.items():
-        name = f"grouped convolutions, as exported by transformers and torch, {precision}"
-        sessions[name] = session_of(file.path, options.threads, ())
+        add(f"grouped convolutions, as exported by transformers and torch, {precision}", file.path, ())
     conv = folder / "usual" / "static.onnx"
     usual_static(files["fp32"].path, conv, options.length)
-    name = "grouped convolutions, static ranges, QuantizeLinear and DequantizeLinear, int8"
-    sessions[name] = session_of(conv, options.threads, ())
+    add("grouped convolutions, static ranges, QuantizeLinear and DequantizeLinear, int8", conv, ())
     return sessions, failed
 
 

@@ -6,11 +6,12 @@ python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RT
 
 `runs` keeps what the searches themselves found: how well latency is predicted, each budget's network, how long it all
 took. `shapes` brings every control to the time of the first searched network of one budget, by the search's own
-latency table and then by measuring; what is not within 3 % of it in the end is left out of `tasks`: uniform groups = 4
-and groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and random
-networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
-task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Cells are kept in the
-work folder, so that a run that was cut off goes on where it was.
+latency table and then by measuring; a control that is not within 3 % of it in the end is left out of `tasks`: uniform
+groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and
+random networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
+task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Random networks are
+screened first, with `--names "random 1,random 2,..." --tokens 50000 --seeds 1`, and the best two healed as the others
+are. Cells are kept in the work folder, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def shapes(options: argparse.Namespace) -> dict[str, Any]:
             "predicted": table.ratio(shape),
         }
         rows[name]["level"] = abs(rows[name]["ratio"] / wanted - 1) <= WITHIN
+        rows[name]["searched"] = name.partition(" ")[0] in searched
         print(name, {k: round(v, 3) for k, v in rows[name].items() if k != "shape"}, flush=True)
     return {"wanted": wanted, "budget": options.budget, "target": told["target"], "shapes": rows}
 
@@ -184,7 +186,7 @@ def tasks(options: argparse.Namespace) -> None:
         batches = calibration(task, tokenizer)
         ordered = nested_order(teacher, batches)  # one order for all, in which 8 groups nest in 4 and 2
         for name in names:
-            if not found[name]["level"]:
+            if not found[name]["level"] and not found[name]["searched"]:
                 print(f"{name} is left out: its time is another")
                 continue
             shape = found[name]["shape"]

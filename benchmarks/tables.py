@@ -258,6 +258,17 @@ def pretrain_runs_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {made_on(record)}"])
 
 
+def pretrain_orders_table(record: dict[str, Any]) -> str:
+    """Orders of segments as a task of its own, with nothing hidden."""
+    lines = ["| from | rows learned | held-out orders told right (95 %) |", "|---|---:|---:|"]
+    names = {"minilm": "MiniLM-L6"}
+    for one in record["orders_learned"]:
+        right = f"{one['estimate']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+        lines.append(f"| {names.get(one['arm'], one['arm'])} | {one['learned_rows']:,} | {right} |")
+    rows = record["orders_learned"][0]["held_out_rows"]
+    return "\n".join([*lines, "", f"{rows:,} held-out rows. {made_on(record)}"])
+
+
 def pretrain_finetuned_table(record: dict[str, Any]) -> str:
     """What the arms' checkpoints and random weights come to on GLUE's tasks."""
     lines = [
@@ -311,11 +322,16 @@ def search_family_table(record: dict[str, Any]) -> str:
 
 
 def search_controls_table(record: dict[str, Any]) -> str:
-    """Searched networks and controls of equal time on the tasks; differences are paired by task and seed."""
+    """Searched networks and controls of equal time on the tasks; differences are paired by task and seed.
+
+    Cells of fewer tokens chose which random networks are healed as long as the others, and are left out.
+    """
     shapes = json.loads((RESULTS / "search_shapes.json").read_text(encoding="utf-8"))
-    tasks = list(dict.fromkeys(cell["task"] for cell in record["cells"]))
+    budget = max(cell["tokens"] for cell in record["cells"])
+    cells = [cell for cell in record["cells"] if cell["tokens"] == budget]
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
     scores: dict[str, dict[tuple[str, int], float]] = {}
-    for cell in record["cells"]:
+    for cell in cells:
         scores.setdefault(cell["name"], {})[cell["task"], cell["seed"]] = cell["score"]
     lines = [
         "| network | time | spread | " + " | ".join(tasks) + " | mean | first better by (95 %) |",
@@ -329,11 +345,13 @@ def search_controls_table(record: dict[str, Any]) -> str:
         row += [spread(one) if one else "" for one in by_task]
         row.append(f"{statistics.mean(map(statistics.mean, by_task)):.1f}" if all(by_task) else "")
         both = sorted(set(found) & set(scores[first]))
-        row.append("" if name == first or len(both) < 3 else _difference(scores[first], found, both))
+        compared = name != first and about["level"] and len(both) >= 3
+        row.append(_difference(scores[first], found, both) if compared else "")
         lines.append("| " + " | ".join(row) + " |")
     told = (
         "Times are shares of the dense model's, medians of runs in turn; the spread is of those runs. Differences are "
-        f"of equal tasks and seeds, with Student's interval over seeds of the mean of the {len(tasks)} tasks."
+        f"of equal tasks and seeds, with Student's interval over seeds of the mean of the {len(tasks)} tasks. "
+        f"{budget:,} tokens of healing a task."
     )
     return "\n".join([*lines, "", f"{told} `{record['command']}`. {made_on(record)}"])
 
@@ -1091,6 +1109,7 @@ TABLES = {
     "pretrain_processes": pretrain_processes_table,
     "pretrain_scale": pretrain_scale_table,
     "pretrain_runs": pretrain_runs_table,
+    "pretrain_orders": pretrain_orders_table,
     "pretrain_finetuned": pretrain_finetuned_table,
     "search_runs": search_latency_table,
     "search_family": search_family_table,
@@ -1101,6 +1120,7 @@ TABLES = {
 # Tables of one file's results with names of their own
 SOURCES = {
     "pretrain_processes": "pretrain_scale",
+    "pretrain_orders": "pretrain_runs",
     "pretrain_finetuned": "pretrain_runs",
     "glue_grid": "glue",
     "search_family": "search_runs",

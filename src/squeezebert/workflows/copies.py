@@ -22,7 +22,7 @@ from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
 from squeezebert.runtime.thresholds import precise_threshold
 from squeezebert.workflows.job_options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
-from squeezebert.workflows.predict import check_output, json_line, open_output, watched
+from squeezebert.workflows.outputs import check_output, json_line, open_output, watched
 
 # Pairs that are scored at a time
 _PAIRS = 1024

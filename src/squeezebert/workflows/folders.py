@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from squeezebert.workflows.job_options import (
     SorterPlace,
 )
 from squeezebert.workflows.options import LabelledColumns
-from squeezebert.workflows.predict import check_output, json_line, open_output, watched
+from squeezebert.workflows.outputs import check_output, json_line, open_part, stamp_of, watched
 
 # Messages of a file that are sorted together; of standard input each is answered as it comes
 _AT_A_TIME = 256
@@ -100,15 +100,22 @@ def sort_table(place: SorterPlace, options: FoldersSortOptions) -> str:
     reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = _single(read_examples(options.file, reading, on_skip=skipped.append))
     counts: Counter[str] = Counter()
-    with open_output(options.output) as stream:
-        quiet = None if options.output != "-" else not watched(stream)
-        with tqdm(unit=" messages", disable=quiet) as bar:
-            while some := list(islice(examples, 1 if options.file == "-" else _AT_A_TIME)):
+
+    def count(row: Mapping[str, Any]) -> None:
+        counts["sorted" if row["folder"] is not None else "unsure"] += 1
+        counts["out of scope"] += row["out_of_scope"]
+
+    made_by = ["folders", stamp_of(place.sorter), sorter.encoder.digest, options.text, options.encoding, options.top]
+    with open_part(options.output, options.file, made_by, kept=count) as part:
+        quiet = None if options.output != "-" else not watched(part.stream)
+        new = (example for example in examples if part.is_new(example.source, example.line))
+        with tqdm(initial=counts["sorted"] + counts["unsure"], unit=" messages", disable=quiet) as bar:
+            while some := list(islice(new, 1 if options.file == "-" else _AT_A_TIME)):
                 for example, answer in zip(some, sorter.sort([e.text for e in some], options.top), strict=True):
-                    stream.write(json_line(sorted_row(example, answer)))
-                    counts["sorted" if answer.folder is not None else "unsure"] += 1
-                    counts["out of scope"] += answer.out_of_scope
-                stream.flush()
+                    row = sorted_row(example, answer)
+                    part.stream.write(json_line(row))
+                    count(row)
+                part.stream.flush()
                 bar.update(len(some))
     said = [f"{counts['sorted']} sorted, {counts['unsure']} unsure, {counts['out of scope']} of those out of scope"]
     if skipped:

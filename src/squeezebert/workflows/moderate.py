@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.thresholds import complete_threshold, fewest, precise_threshold
 from squeezebert.workflows.job_options import ModerateOptions, PolicyOptions
 from squeezebert.workflows.options import LabelledColumns
-from squeezebert.workflows.predict import check_output, json_line, open_output, watched
+from squeezebert.workflows.outputs import check_output, json_line, open_part, watched
 
 Chosen = dict[str, tuple[Rule, dict[str, Any]]]
 """label -> its thresholds, and what they reach"""
@@ -173,8 +173,9 @@ def moderate_table(options: ModerateOptions) -> str:
     """Decide every post of a table, write an audit line each, and return how many were allowed, reviewed, blocked.
 
     A post of any characters is decided. A row that cannot be read, where such are skipped, gets a line too: it goes to
-    review, and its problem is named. Raises `FolderError` for the model, `TableError` for such a row otherwise, and
-    `OptionError` for a policy that does not fit and an output that cannot be written.
+    review, and its problem is named. A run that was cut off goes on when it is repeated (`open_part`). Raises
+    `FolderError` for the model, `TableError` for such a row otherwise, and `OptionError` for a policy that does not
+    fit and an output that cannot be written.
     """
     policy = read_policy(Path(options.policy))
     moderator = Moderator(load(options.folder, options.threads, options.precision), policy)
@@ -184,7 +185,13 @@ def moderate_table(options: ModerateOptions) -> str:
     examples = read_examples(options.file, reading, on_skip=skipped.append, odd=True)
     check_output(options.output, options.overwrite, options.file, options.policy)
     counts: Counter[str] = Counter()
-    with open_output(options.output) as stream:
+    made_by = ["moderate", policy.digest, moderator.model.digest, options.text, options.encoding, options.with_text]
+
+    def kept(row: Mapping[str, Any]) -> None:
+        counts[row["outcome"]] += 1
+
+    with open_part(options.output, options.file, made_by, kept=kept) as part:
+        stream = part.stream
         quiet = None if options.output != "-" else not watched(stream)
 
         def write(source: str, line: int, decided: dict[str, Any], text: str | None) -> None:
@@ -199,13 +206,15 @@ def moderate_table(options: ModerateOptions) -> str:
         def write_unread() -> None:
             nonlocal told
             for error in skipped[told:]:
-                if isinstance(error, RowError):
+                if isinstance(error, RowError) and part.is_new(error.source, error.line):
                     write(error.source, error.line, {**_UNREAD, "problem": str(error)}, None)
             told = len(skipped)
 
         try:
             for example in tqdm(_single(examples), unit=" posts", disable=quiet):
                 write_unread()
+                if not part.is_new(example.source, example.line):
+                    continue
                 decided = moderator.decide(example.text).to_dict(words=options.with_text)
                 write(example.source, example.line, decided, example.text)
         finally:

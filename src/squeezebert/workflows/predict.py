@@ -6,10 +6,8 @@ It needs no torch, holds a bounded number of rows, and shows progress when someb
 from __future__ import annotations
 
 import csv
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,9 +16,9 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, TableError
-from squeezebert.files.places import check_place
 from squeezebert.runtime.predictor import Prediction, Predictor, load
 from squeezebert.workflows.job_options import PredictOptions
+from squeezebert.workflows.outputs import check_output, json_line, open_part, watched
 
 # How often a waiting reader of the output gets what there is, in rows
 _FLUSH_EVERY = 256
@@ -30,8 +28,8 @@ _CSV_COLUMNS = ("source", "line", "text", "text_pair", "label", "probability", "
 def predict_table(options: PredictOptions) -> str:
     """Answer every row of a table; return how much was read and padded, and what was skipped or cut.
 
-    Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped (what was answered before
-    it is in the output), and `OptionError` for an output that cannot be written.
+    A run that was cut off goes on when it is repeated (`open_part`). Raises `FolderError` for the model, `TableError`
+    for a bad row unless they are skipped, and `OptionError` for an output that cannot be written.
     """
     if options.engine == "ray":
         from squeezebert.workflows.cluster import predict_on_cluster
@@ -52,20 +50,30 @@ def predict_table(options: PredictOptions) -> str:
 
     examples = checked(read_examples(options.file, reading, on_skip=skip), pair)
     total = _lines_of(options.file)
-    cut = count = 0
+    cut = count = before = 0
+
+    def kept(row: Mapping[str, Any]) -> None:
+        nonlocal before, cut
+        before += 1
+        cut += row["truncated"] in (True, "True")
+
     check_output(options.output, options.overwrite, options.file)
-    with open_output(options.output) as stream:
-        write = writer(stream, options)
-        bar = tqdm(total=total, unit=" texts", disable=None if options.output != "-" else not watched(stream))
-        with bar:
-            for count, (example, answer) in enumerate(answered(model, examples, options.batch_size), start=1):
+    made_by = ["predict", model.digest, options.text, options.text_pair, options.encoding, options.top]
+    with open_part(options.output, options.file, made_by, form=options.format, kept=kept) as part:
+        write = writer(part.stream, options, header=part.last is None)
+        new = (example for example in examples if part.is_new(example.source, example.line))
+        quiet = None if options.output != "-" else not watched(part.stream)
+        with tqdm(total=total, initial=before, unit=" texts", disable=quiet) as bar:
+            for count, (example, answer) in enumerate(answered(model, new, options.batch_size), start=1):
                 write(example, answer)
                 cut += answer.truncated
                 bar.update()
                 if count % _FLUSH_EVERY == 0:
-                    stream.flush()
+                    part.stream.flush()
     padding = model.padding / max(1, model.tokens + model.padding)
     said = [f"{count} texts of {model.tokens} tokens; {padding:.1%} of what was computed is padding"]
+    if before:
+        said.append(f"{before} texts had been answered before")
     if skipped:
         said.append(f"skipped {len(skipped)} rows, the first: {skipped[0]}")
     if cut:
@@ -98,13 +106,24 @@ def checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]
         yield example
 
 
-def writer(stream: TextIO, options: PredictOptions) -> Callable[[Example, Prediction], None]:
+def writer(stream: TextIO, options: PredictOptions, *, header: bool = True) -> Callable[[Example, Prediction], None]:
     """Return what writes a row and its answer to a stream."""
     if options.format == "csv":
-        table = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
-        table.writeheader()
+        table = csv.DictWriter(_UnixLines(stream), _CSV_COLUMNS, lineterminator="\r\n")
+        if header:
+            table.writeheader()
         return lambda example, answer: table.writerow(csv_row(example, answer))
     return lambda example, answer: print(json_line(json_row(example, answer, options.top)), end="", file=stream)
+
+
+@dataclass(frozen=True)
+class _UnixLines:
+    """What csv writes to, a row at a time: it puts a lone CR into quotes where rows end in CRLF, and only there."""
+
+    stream: TextIO
+
+    def write(self, row: str) -> None:
+        self.stream.write(row.removesuffix("\r\n") + "\n")
 
 
 def json_row(example: Example, answer: Prediction, top: int | None = None) -> dict[str, Any]:
@@ -131,45 +150,6 @@ def csv_row(example: Example, answer: Prediction) -> dict[str, Any]:
         "value": answer.value,
         "truncated": answer.truncated,
     }
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """Return a row as a line of JSON that UTF-8 can hold: half a surrogate pair becomes JSON's escape for it."""
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def check_output(written: str, overwrite: bool, *others: str | None) -> None:
-    """As `check_place`, but that - is standard output, and a device can be written to."""
-    if written != "-":
-        check_place(written, overwrite=overwrite, others=others, at_once=False)
-
-
-@contextmanager
-def open_output(name: str, append: bool = False) -> Iterator[TextIO]:
-    """Open a file to write lines to, anew or behind what is there, or standard output for -.
-
-    Raises `OptionError` where it cannot be written. Half a surrogate pair, as in the name of a file that is not
-    UTF-8, becomes its escape, which JSON reads.
-    """
-    if name == "-":
-        if hasattr(sys.stdout, "reconfigure"):
-            # Whatever the locale says, as files are
-            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    path = Path(name)
-    try:
-        stream = path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise OptionError(f"--output {name}: {error.strerror}") from error
-    with stream:
-        yield stream
-
-
-def watched(stream: TextIO) -> bool:
-    """Whether a bar on standard error would be seen, and not between the answers."""
-    return sys.stderr.isatty() and not stream.isatty()
 
 
 def _lines_of(name: str) -> int | None:

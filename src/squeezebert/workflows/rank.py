@@ -16,7 +16,7 @@ from squeezebert.files.places import check_place
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
 from squeezebert.workflows.job_options import RankOptions
-from squeezebert.workflows.predict import check_output, json_line, open_output
+from squeezebert.workflows.outputs import check_output, json_line, open_output
 
 # Texts read at a time, and how many of them a run that is killed can lose
 _AT_A_TIME, _SAVED_EVERY = 64, 4096

@@ -12,7 +12,7 @@ from squeezebert.files.lines import printable, read_document
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.summary import first_sentences, summarise
 from squeezebert.workflows.job_options import SummariseOptions
-from squeezebert.workflows.predict import check_output, json_line, open_output
+from squeezebert.workflows.outputs import check_output, json_line, open_output
 
 
 def summarise_file(options: SummariseOptions) -> str:
