@@ -452,6 +452,7 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
     """Sessions by `form, precision`, and why a form has none."""
     sessions: dict[str, Any] = {}
     failed: dict[str, str] = {}
+    inputs = made_up_inputs(1, options.length)
 
     def refused(name: str, error: Exception) -> None:
         """A form that an engine or exporter refuses is a finding as well."""
@@ -460,7 +461,9 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
 
     def add(name: str, path: Path, disabled: tuple[str, ...], parallel: bool = False) -> None:
         try:
-            sessions[name] = session_of(path, options.threads, disabled, parallel)
+            session = session_of(path, options.threads, disabled, parallel)
+            session.run(None, {given.name: inputs[given.name] for given in session.get_inputs()})
+            sessions[name] = session
         except Exception as error:  # noqa: BLE001 the engine has no class of its own for it
             refused(name, error)
 
@@ -475,11 +478,12 @@ def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[s
                         write_graph(model, path, form.opset)
                 else:
                     quantize_graph(folder / f"{number}-fp32.onnx", path)
-                sessions[f"{form.name}, {precision}"] = session_of(path, options.threads, form.fused)
             except Exception as error:  # noqa: BLE001 each tool has classes of its own
                 refused(f"{form.name}, {precision}", error)
                 if precision == "fp32":
                     break
+                continue
+            add(f"{form.name}, {precision}", path, form.fused)
         print(f"written: {form.name}", flush=True)
     if options.only:
         return sessions, failed
