@@ -494,8 +494,9 @@ def _made_by(record: dict[str, Any], command: str) -> str:
 def made_on(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     units = f" ({machine['vector_units']})" if machine.get("vector_units") else ""
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
     return (
-        f"Measured on {machine['processor']}{units}, {machine['cores']} cores, with torch {versions['torch']}, "
+        f"Measured on {machine['processor']}{units}, {cores}, with torch {versions['torch']}, "
         f"onnxruntime {versions['onnxruntime']}."
     )
 
