@@ -448,11 +448,12 @@ def session_of(path: Path, threads: int, disabled: tuple[str, ...], parallel: bo
     )
 
 
-def build(model: Any, folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+def build(
+    model: Any, folder: Path, inputs: dict[str, np.ndarray], options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Sessions by `form, precision`, and why a form has none."""
     sessions: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    inputs = made_up_inputs(1, options.length)
 
     def refused(name: str, error: Exception) -> None:
         """A form that an engine or exporter refuses is a finding as well."""
@@ -528,7 +529,7 @@ def main() -> None:
     model = SqueezeBertForSequenceClassification(SqueezeBertConfig(num_hidden_layers=options.layers)).eval()
     inputs = made_up_inputs(1, options.length)
     with tempfile.TemporaryDirectory() as place:
-        sessions, failed = build(model, Path(place), options)
+        sessions, failed = build(model, Path(place), inputs, options)
         things = {
             name: partial(session.run, None, {given.name: inputs[given.name] for given in session.get_inputs()})
             for name, session in sessions.items()

@@ -77,6 +77,21 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_as_one_that_was_not(answer, pos
     assert all(line in said for line in counted)
 
 
+def test_moderation_goes_on_behind_a_row_that_could_not_be_read(single, posts, tmp_path, capsys):
+    (tmp_path / "policy.yaml").write_text("labels: {busy: {review: 0.4, block: 0.6}}\n")
+    told = ("moderate", single.output, posts, "--policy", tmp_path / "policy.yaml", "--output")
+    assert run(*told, tmp_path / "whole", "--skip-bad-rows") == 0
+    counted = capsys.readouterr().err.splitlines()[-2:]
+    assert run(*told, tmp_path / "out") == 1
+    (part,) = tmp_path.glob("out.*.part")
+    lines = (tmp_path / "whole").read_text().splitlines(keepends=True)
+    assert "problem" in json.loads(lines[BAD])
+    part.write_text("".join(lines[: BAD + 1]))
+    assert run(*told, tmp_path / "out", "--skip-bad-rows") == 0
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert capsys.readouterr().err.splitlines()[-2:] == counted
+
+
 def test_every_character_of_a_text_comes_back_from_csv(single, posts, tmp_path):
     assert run("predict", single.output, posts, "--format", "csv", "--output", tmp_path / "a", "--skip-bad-rows") == 0
     found = [row["text"] for row in rows_of(tmp_path / "a")]
@@ -96,6 +111,21 @@ def test_a_cell_that_was_cut_at_its_line_break_is_answered_again(single, posts, 
     assert (tmp_path / "out").read_bytes().startswith(whole)
 
 
+def test_a_long_text_that_was_answered_is_not_answered_again(tmp_path):
+    table, kept = tmp_path / "t.txt", []
+    table.write_text("a\n")
+    told = str(tmp_path / "out"), str(table), []
+    with pytest.raises(KeyboardInterrupt), open_part(*told, form="csv") as part:
+        csv.writer(part.stream, lineterminator="\n").writerows(
+            [["source", "line", "text"], ["t", 1, "river " * 30_000]]
+        )
+        raise KeyboardInterrupt
+    csv.field_size_limit(2**17)  # as a new process has it
+    with open_part(*told, form="csv", kept=kept.append) as part:
+        assert not part.is_new("t", 1)
+    assert [len(row["text"]) for row in kept] == [180_000]
+
+
 def test_other_models_options_and_tables_begin_anew(single, posts, tmp_path):
     told = ("predict", single.output, posts, "--output", tmp_path / "out")
     assert run(*told) == 1
@@ -112,7 +142,7 @@ def test_a_folder_of_tables_is_known_by_its_files_and_not_by_the_output_in_it(tm
     assert len(stamp) == 1
     (folder / "out.1234abcd.part").write_text("{}")
     assert stamp_of(str(folder), folder / "out") == stamp
-    (folder / "b.csv").write_text("text\nb\n")
+    (folder / "outside.csv").write_text("text\nb\n")
     assert stamp_of(str(folder), folder / "out") != stamp
     assert stamp_of(str(tmp_path / "gone")) is None
     assert stamp_of("a\0b") is None

@@ -32,12 +32,17 @@ class Row:
 RowOrError = Row | RowError
 
 
+def allow_long_cells() -> None:
+    """Let `csv` read texts of more than 128 KB, which it refuses by default."""
+    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+
+
 def read_format(source: str, suffix: str, encoding: str, odd: bool = False) -> Iterator[RowOrError]:
     """Read a text file of the format that `suffix` names: .csv, .tsv, .jsonl, .ndjson, .json or .txt.
 
     With `odd`, NULs and the control characters that JSON has escapes for are text.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))  # the default refuses texts of 128 KB
+    allow_long_cells()
     quoted = suffix != ".tsv" or _tsv_uses_quotes(source, encoding)
     with open_bytes(source) as stream:
         lines = Lines(stream, source, encoding, odd)

@@ -19,10 +19,12 @@ from typing import Any, BinaryIO, Literal, TextIO
 from tqdm import tqdm
 
 from squeezebert.files.errors import OptionError
+from squeezebert.files.formats import allow_long_cells
 from squeezebert.files.places import check_place
 
-# Hexadecimal digits in the name of an unfinished output
+# Hexadecimal digits in the name of an unfinished output, and what it ends in
 _KEY = 8
+_PART = f"{'[0-9a-f]' * _KEY}.part"
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -100,7 +102,8 @@ def open_part(
     Raises `OptionError` for an output that cannot be written, and when the last row that was answered did not come.
     """
     path = Path(output)
-    stamp = None if output == "-" or (path.exists() and not path.is_file()) else stamp_of(table, path)
+    at_once = "-" in (output, table) or (path.exists() and not path.is_file())
+    stamp = None if at_once else stamp_of(table, path)
     if stamp is None:
         with open_output(output) as stream:
             yield Part(stream, None)
@@ -127,7 +130,7 @@ def open_part(
         raise
     place.replace(path)
     # What other texts or options left unfinished under this name is nobody's any more
-    for other in path.parent.glob(f"{escape(path.name)}.{'[0-9a-f]' * _KEY}.part"):
+    for other in path.parent.glob(f"{escape(path.name)}.{_PART}"):
         other.unlink(missing_ok=True)
 
 
@@ -140,8 +143,9 @@ def stamp_of(name: str, output: Path | None = None) -> list[tuple[str, int, int]
         place = Path(name)
         files = sorted(one for one in place.rglob("*") if one.is_file()) if place.is_dir() else [place]
         if output is not None:
-            own = str(output.resolve())
-            files = [one for one in files if not str(one.resolve()).startswith(own)]
+            own = output.resolve()
+            parts = {own, *own.parent.glob(f"{escape(own.name)}.{_PART}")}
+            files = [one for one in files if one.resolve() not in parts]
         states = [(str(one), one.stat()) for one in files if one.is_file()]
     except (OSError, ValueError):  # too long for a name, with a NUL, or not ours to read
         return None
@@ -158,8 +162,9 @@ def _whole_answers(
     try:
         with place.open("rb") as file:
             for row, end in _csv_rows(file) if form == "csv" else _json_rows(file):
-                last, whole = (row["source"], int(row["line"])), end
+                place_of = (row["source"], int(row["line"]))
                 kept(row)
+                last, whole = place_of, end
     except (ValueError, TypeError, KeyError, csv.Error):  # what a crash of the machine left: answers end before it
         pass
     return last, whole
@@ -184,6 +189,7 @@ def _csv_rows(file: BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:
             end, ends_line = end + len(line), line.endswith(b"\n")
             yield line.decode()
 
+    allow_long_cells()
     reader = csv.reader(lines())
     header = next(reader, [])
     for cells in reader:
