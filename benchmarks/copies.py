@@ -447,12 +447,9 @@ def main() -> None:
     kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     packages = ("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn")
     told = begun("copies", places, 1, packages)
-    command = told.pop("command")
-    commands: dict[str, str] = kept.get("commands", {})
-    record = {**kept, **told, "commands": commands}
-    record["busy"] = {**kept.get("busy", {})}
+    record = {**kept, "stages": {**kept.get("stages", {})}}
     for stage in options.stages.split(","):
-        record["busy"][stage] = options.busy
+        record["stages"][stage] = {**told, "busy": options.busy}  # stages may be of several machines
         if stage == "pairs":
             record["qqp"] = qqp(options.data, model)
             record["stsb"] = stsb(options.data, model, record["qqp"].pop("kind"))
@@ -463,7 +460,6 @@ def main() -> None:
         else:
             threshold = record["sweep"]["methods"]["encoder int8"]["threshold"]
             record["indexes"] = list(indexes(options.work, options.texts, threshold))
-        commands[stage] = command
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -818,8 +818,11 @@ def _with_interval(value: list[float], digits: int = 3) -> str:
     return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _busy(record: dict[str, Any], stage: str) -> str:
-    return "The machine had other work to do: times are too long. " if record["busy"].get(stage) else ""
+def _stage(record: dict[str, Any], name: str) -> str:
+    """The command of a record's stage, and the machine, which may be another for each."""
+    stage = record["stages"][name]
+    busy = "The machine had other work to do: times are too long. " if stage["busy"] else ""
+    return f"`{stage['command']}`. {busy}{made_on(stage)}"
 
 
 def copies_pairs_table(record: dict[str, Any]) -> str:
@@ -849,7 +852,7 @@ def copies_pairs_table(record: dict[str, Any]) -> str:
         f"QQP: {qqp['dev']['rows']:,} dev rows, {qqp['dev']['copies']} of them copies; thresholds from "
         f"{qqp['train']['rows']:,} training rows, both samples. STS-B: {stsb['rows']:,} dev rows. The threshold for a "
         f"precision of {precise['wanted']:.0%}, with 95 % certainty by QQP's training rows, reaches on its dev rows: "
-        f"{'; '.join(reached)}. MinHash compares {qqp['shingles']['chosen']}. `{record['commands']['pairs']}`"
+        f"{'; '.join(reached)}. MinHash compares {qqp['shingles']['chosen']}. {_stage(record, 'pairs')}"
     )
     return "\n".join([*lines, "", told])
 
@@ -866,14 +869,15 @@ def copies_sweep_table(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([*cells, *(f"{one['by_edit'][edit]:.1%}" for edit in edits), seconds]) + " |")
     told = (
         f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
-        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
-        f"`{record['commands']['sweep']}`, one thread. {_busy(record, 'sweep')}{made_on(record)}"
+        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. One thread: "
+        f"{_stage(record, 'sweep')}"
     )
     if one := record.get("command"):
-        told = (
+        whole = (
             f"`squeezebert copies` takes {one['seconds'] / 60:.1f} minutes for the {one['texts']:,} texts, from file "
-            f"to groups, with {one['threads']} threads. {_busy(record, 'command')}{told}"
+            f"to groups, with {one['threads']} threads: {_stage(record, 'command')}"
         )
+        told = f"{told}\n\n{whole}"
     return "\n".join([*lines, "", told])
 
 
@@ -882,10 +886,9 @@ def copies_indexes_table(record: dict[str, Any]) -> str:
     lines = ["| index | seconds | pairs found | of those there are |", "|---|---:|---:|---:|"]
     for one in record["indexes"]:
         lines.append(f"| {one['index']} | {one['seconds']:.1f} | {one['pairs']:,} | {one['recall']:.1%} |")
-    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
-    return "\n".join(
-        [*lines, "", f"{versions}. `{record['commands']['indexes']}`. {_busy(record, 'indexes')}{made_on(record)}"]
-    )
+    found = record["stages"]["indexes"]["versions"]
+    versions = ", ".join(f"{name} {found[name]}" for name in ("faiss-cpu", "usearch", "hnswlib"))
+    return "\n".join([*lines, "", f"{versions}. {_stage(record, 'indexes')}"])
 
 
 def completion_table(record: dict[str, Any]) -> str:
