@@ -7,16 +7,22 @@ import copy
 import pytest
 import torch
 
+from squeezebert.training import lamb
 from squeezebert.training.lamb import Lamb
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("trust", [True, False])
-def test_steps_follow_the_formula(decay, trust):
+@pytest.mark.parametrize("devices, part", [(("cpu",), 1 << 17), (("cpu",), 4), ((), 4)])
+def test_steps_follow_the_formula(decay, trust, devices, part, monkeypatch):
+    """With whole weights, with weights in parts, the last of them shorter, and as on a GPU."""
+    monkeypatch.setattr(lamb, "IN_PARTS", devices)
+    monkeypatch.setattr(lamb, "PART", part)
     generator = torch.Generator().manual_seed(0)
     shapes = [(7, 5), (11,), (3, 2, 2)]
     weights = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
+    parameters[0].data = weights[0].t().contiguous().t()  # not in one piece
     optimiser = Lamb(
         [{"params": parameters, "weight_decay": decay, "trust": trust}], lr=0.01, betas=(0.8, 0.95), eps=1e-6
     )
