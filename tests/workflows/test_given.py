@@ -82,7 +82,7 @@ def test_nothing_goes_on_behind_answers_of_another_kind(table, tmp_path, change)
         part.write_bytes(b"\0" * 80 + b"\n")
     assert answered(table, output, made_by=("other" if change == "model" else "model",)) == ROWS
     assert texts_of(output) == ROWS
-    assert not [*tmp_path.glob("*.part")]
+    assert len([*tmp_path.glob("*.part")]) == (change != "damage")  # those stay
 
 
 def test_a_text_that_went_is_no_end_without_a_word(table, tmp_path):
@@ -90,7 +90,7 @@ def test_a_text_that_went_is_no_end_without_a_word(table, tmp_path):
     answered(table, output, stop_at="text 3")
     (part,) = tmp_path.glob("*.part")
     part.write_text('{"source": "elsewhere.txt", "line": 9, "text": "a"}\n')
-    with pytest.raises(OptionError, match=r"a text that is not there any more: delete this file"):
+    with pytest.raises(OptionError, match="is to none of these texts: delete this file"):
         answered(table, output)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from squeezebert.files.errors import OptionError
-from squeezebert.workflows import folders
+from squeezebert.workflows import copies, folders
 from squeezebert.workflows.outputs import open_part, stamp_of
 from tiny_checkpoints import texts
 from typed import refused, run
@@ -126,12 +129,155 @@ def test_a_long_text_that_was_answered_is_not_answered_again(tmp_path):
     assert [len(row["text"]) for row in kept] == [180_000]
 
 
-def test_other_models_options_and_tables_begin_anew(single, posts, tmp_path):
-    told = ("predict", single.output, posts, "--output", tmp_path / "out")
+@pytest.fixture(params=["model", "policy", "sorter", "--text", "--encoding", "--top", "--batch-size", "table"])
+def two_ways(request, single, encoder, posts, tmp_path):
+    """Two commands without an output, whose answers differ in one thing."""
+    kind, policy = request.param, tmp_path / "policy.yaml"
+    policy.write_text("labels: {busy: {review: 0.4, block: 0.6}}\n")
+    predict = ("predict", single.output, posts)
+    options = {
+        "--text": ((), ("--text", "text")),
+        "--encoding": ((), ("--encoding", "latin-1")),
+        "--top": (("--top", 1), ("--top", 2)),
+        "--batch-size": ((), ("--batch-size", 2)),
+        "model": (("--precision", "int8"), ("--precision", "fp32")),
+    }
+    if kind in options:
+        one, other = options[kind]
+        return [lambda: (*predict, *one), lambda: (*predict, *other)]
+    if kind == "policy":
+        other = tmp_path / "other.yaml"
+        other.write_text("labels: {busy: {review: 0.3, block: 0.6}}\n")
+        return [lambda name=name: ("moderate", *predict[1:], "--policy", name) for name in (policy, other)]
+    if kind == "table":
+        return [lambda: predict, lambda: (posts.write_text(posts.read_text() + "31,the end\n"), predict)[1]]
+    learned = tmp_path / "learned.csv"
+    learned.write_text("text,folder\n" + "".join(f"{row} {i},{i % 3}\n" for i, row in enumerate(texts(60, seed=4))))
+    assert run("folders", "learn", tmp_path / "mail", learned, "--encoder", encoder.folder) == 0
+
+    def learned_more():
+        (tmp_path / "more.csv").write_text("text,folder\nthe boat sank,2\n")
+        assert run("folders", "learn", tmp_path / "mail", tmp_path / "more.csv") == 0
+        return ("folders", "sort", tmp_path / "mail", posts)
+
+    return [lambda: ("folders", "sort", tmp_path / "mail", posts), learned_more]
+
+
+def test_answers_of_other_models_options_and_tables_are_not_gone_on_with(two_ways, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "_AT_A_TIME", 1)
+    one, other = two_ways
+    assert run(*one(), "--output", tmp_path / "out") == 1  # at the row with too few cells
+    (part,) = tmp_path.glob("out.*.part")
+    before = part.read_bytes()
+    told = other()
+    capsys.readouterr()
+    assert run(*told, "--output", tmp_path / "out", "--skip-bad-rows") == 0
+    said = capsys.readouterr().err
+    assert "going on" not in said
+    assert f"{part}: unfinished answers to other texts, or of other models or options" in said
+    assert part.read_bytes() == before
+    assert run(*told, "--output", tmp_path / "whole", "--skip-bad-rows") == 0
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict csv", "moderate", "complete"])
+def test_objects_on_one_line_of_json_are_each_answered_once(verb, single, words, tmp_path):
+    rows = [{"text": f"the river {i} is ___."} for i in range(6)]
+    rows[3:3] = [{"text": "no gap"} if verb == "complete" else {"no": "text"}]
+    table = tmp_path / "t.json"
+    table.write_text(json.dumps(rows))
+    (tmp_path / "policy.yaml").write_text("labels: {busy: {review: 0.4, block: 0.6}}\n")
+    told = {
+        "predict": ("predict", single.output, table),
+        "predict csv": ("predict", single.output, table, "--format", "csv"),
+        "moderate": ("moderate", single.output, table, "--policy", tmp_path / "policy.yaml"),
+        "complete": ("complete", words.output, table),
+    }[verb]
+    assert run(*told, "--output", tmp_path / "whole", "--skip-bad-rows") == 0
+    whole = rows_of(tmp_path / "whole")
+    assert len(whole) == (7 if verb == "moderate" else 6)
+    assert run(*told, "--output", tmp_path / "out") == 1
+    (part,) = tmp_path.glob("out.*.part")
+    assert len(rows_of(part)) == 3
+    assert run(*told, "--output", tmp_path / "out", "--skip-bad-rows") == 0
+    assert rows_of(tmp_path / "out") == whole
+    # Behind the row without an answer as well
+    end = len((tmp_path / "whole").read_bytes().splitlines(keepends=True)[-1])
+    part.write_bytes((tmp_path / "whole").read_bytes()[:-end])
+    assert run(*told, "--output", tmp_path / "out", "--skip-bad-rows", "--overwrite") == 0
+    assert rows_of(tmp_path / "out") == whole
+
+
+def test_two_runs_do_not_write_one_output(single, posts, tmp_path, capsys):
+    (tmp_path / "other.csv").write_text("text\nthe river\n")
+    with open_part(str(tmp_path / "out"), str(posts), []) as part:
+        said = refused(capsys, "predict", single.output, tmp_path / "other.csv", "--output", tmp_path / "out")
+        assert "another run is writing it" in said
+        part.stream.write("{}\n")
+    assert (tmp_path / "out").read_text() == "{}\n"
+
+
+def test_what_a_run_cannot_finish_leaves_an_older_output_as_it_was(encoder, words, tmp_path, capsys, monkeypatch):
+    old, table = tmp_path / "out", tmp_path / "t.csv"
+    old.write_text("precious\n")
+    table.write_text("text\nthe river\nthe boat\n")
+    assert "no gap" in refused(capsys, "complete", words.output, "nothing here", "--output", old, "--overwrite")
+
+    def killed(*told):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copies, "find_copies", killed)
+    for output, more in ((old, ["--overwrite"]), (tmp_path / "new", [])):
+        assert run("copies", encoder.folder, table, "--output", output, *more) == 130
+    assert old.read_text() == "precious\n"
+    assert {one.name for one in tmp_path.iterdir()} == {"out", "t.csv"}
+
+
+def test_pairs_that_were_scored_are_not_scored_again(encoder, tmp_path, capsys, monkeypatch):
+    table = tmp_path / "t.csv"
+    rows = [f"the river {i},the river {i % 7}" for i in range(40)]
+    table.write_text("\n".join(["one,two", *rows[:30], "a", *rows[30:]]) + "\n")
+    told = ("pairs", "score", encoder.folder, table, "--text", "one", "--text-pair", "two", "--threshold", 0.9)
+    monkeypatch.setattr(copies, "_PAIRS", 4)
+    assert run(*told, "--output", tmp_path / "whole", "--skip-bad-rows") == 0
+    counted = capsys.readouterr().err
+    assert run(*told, "--output", tmp_path / "out") == 1
+    capsys.readouterr()
+    assert run(*told, "--output", tmp_path / "out", "--skip-bad-rows") == 0
+    said = capsys.readouterr().err
+    assert "going on behind line 29 of" in said
+    assert counted.splitlines()[-2:] == said.splitlines()[-2:]
+    assert (tmp_path / "out").read_text() == (tmp_path / "whole").read_text()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_the_answers_to_a_table_whose_name_is_not_utf_8_go_on(form, single, posts, tmp_path):
+    table = os.fsencode(tmp_path) + b"/t\xff.csv"
+    with open(table, "wb") as file:  # noqa: PTH123 - bytes
+        file.write(posts.read_bytes())
+    told = ("predict", single.output, os.fsdecode(table), "--format", form, "--output", tmp_path / "out")
     assert run(*told) == 1
-    assert run(*told, "--top", 1, "--skip-bad-rows") == 0
-    assert all(len(row["probabilities"]) == 1 for row in rows_of(tmp_path / "out"))
-    assert not [*tmp_path.glob("out.*")]
+    assert run(*told, "--skip-bad-rows") == 0
+    assert len(rows_of(tmp_path / "out")) == 29
+
+
+def test_an_output_keeps_its_permissions_and_its_link(single, posts, tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text("older")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    assert run("predict", single.output, posts, "--output", link, "--overwrite", "--skip-bad-rows") == 0
+    assert link.is_symlink()
+    assert len(rows_of(real)) == 29
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_answers_to_a_stream_stay_where_it_was_cut_off(single, tmp_path, monkeypatch, capsys):
+    lines = io.BytesIO(b"the river\nthe \xff boat\n")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(lines)))
+    assert "badly encoded" in refused(capsys, "predict", single.output, "-", "--output", tmp_path / "out")
+    (part,) = tmp_path.glob("out*")
+    assert [row["line"] for row in rows_of(part)] == [1]
 
 
 def test_a_folder_of_tables_is_known_by_its_files_and_not_by_the_output_in_it(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import VectorStore
 from squeezebert.runtime.thresholds import precise_threshold
 from squeezebert.workflows.job_options import CopiesOptions, PairsChooseOptions, PairsScoreOptions
-from squeezebert.workflows.outputs import check_output, json_line, open_output, watched
+from squeezebert.workflows.outputs import check_output, json_line, open_output, open_part, watched
 
 # Pairs that are scored at a time
 _PAIRS = 1024
@@ -87,8 +88,9 @@ def _sweep(options: CopiesOptions, store: VectorStore, threshold: float) -> str:
 def score_table(options: PairsScoreOptions) -> str:
     """Score each pair of a table, write a line for it, and return how many count as copies.
 
-    Raises `FolderError` for the model, `TableError` for a bad row unless they are skipped, and `OptionError` for a
-    model that is not of pairs, a rule that does not fit and an output that cannot be written.
+    A run that was cut off goes on when it is repeated (`open_part`). Raises `FolderError` for the model, `TableError`
+    for a bad row unless they are skipped, and `OptionError` for a model that is not of pairs, a rule that does not fit
+    and an output that cannot be written.
     """
     rule = None if options.rule is None else read_rule(Path(options.rule))
     positive = options.positive or (rule.positive if rule is not None else None)
@@ -98,20 +100,26 @@ def score_table(options: PairsScoreOptions) -> str:
     skipped: list[TableError] = []
     examples = _paired(read_examples(options.file, _reading(options), on_skip=skipped.append))
     pairs = exact = copies = 0
-    with open_output(options.output) as stream:
-        quiet = None if options.output != "-" else not watched(stream)
-        with tqdm(unit=" pairs", disable=quiet) as bar:
-            while some := list(itertools.islice(examples, _PAIRS)):
+
+    def count(row: Mapping[str, Any]) -> None:
+        nonlocal pairs, exact, copies
+        pairs, exact, copies = pairs + 1, exact + row["exact"], copies + row["copies"]
+
+    made_by = ["pairs", scorer.model.digest, asdict(rule), options.text, options.text_pair, options.encoding]
+    with open_part(options.output, options.file, made_by, kept=count) as part:
+        new = (example for example in examples if part.is_new(example.source, example.line))
+        quiet = None if options.output != "-" else not watched(part.stream)
+        with tqdm(initial=pairs, unit=" pairs", disable=quiet) as bar:
+            while some := list(itertools.islice(new, _PAIRS)):
                 scores = scorer.scores([_texts(example) for example in some])
                 for example, score in zip(some, scores.tolist(), strict=True):
                     same = exact_copies(*_texts(example))
                     row = {"source": example.source, "line": example.line, rule.measure: score, "exact": same}
                     row["copies"] = same or score >= rule.threshold
                     row |= {"text": example.text, "text_pair": example.text_pair}
-                    stream.write(json_line(row))
-                    exact, copies = exact + same, copies + row["copies"]
-                pairs += len(some)
-                stream.flush()
+                    part.stream.write(json_line(row))
+                    count(row)
+                part.stream.flush()
                 bar.update(len(some))
     said = [f"{pairs} pairs, {copies} copies from {rule.measure} {rule.threshold:.3f} on, {exact} of them exact"]
     if skipped:

@@ -82,7 +82,7 @@ def answer_texts(
     with open_part(output, table, [given.column, given.encoding, *made_by]) as part:
         quiet = None if output != "-" else not watched(part.stream)
         for example in tqdm(_all(first, examples), unit=" texts", disable=quiet):
-            if not part.is_new(example.source, example.line):
+            if not part.is_new(example.source, example.line, example.text):
                 continue
             try:
                 told = answer(example)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import sys
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
@@ -20,7 +23,8 @@ from tqdm import tqdm
 
 from squeezebert.files.errors import OptionError
 from squeezebert.files.formats import allow_long_cells
-from squeezebert.files.places import check_place
+from squeezebert.files.lock import only_run
+from squeezebert.files.places import check_place, part_of
 
 # Hexadecimal digits in the name of an unfinished output, and what it ends in
 _KEY = 8
@@ -39,11 +43,12 @@ def check_output(written: str, overwrite: bool, *others: str | None) -> None:
 
 
 @contextmanager
-def open_output(name: str, append: bool = False) -> Iterator[TextIO]:
-    """Open a file to write lines to, anew or behind what is there, or standard output for -.
+def open_output(name: str) -> Iterator[TextIO]:
+    """Open a file to write lines to, which is there once all are written, or standard output for -.
 
-    Raises `OptionError` where it cannot be written. Half a surrogate pair, as in the name of a file that is not
-    UTF-8, becomes its escape, which JSON reads.
+    Until then they lie beside it, so that a run that ends early leaves an older output as it was. A device is written
+    to at once. Raises `OptionError` where it cannot be written. Half a surrogate pair, as in the name of a file that
+    is not UTF-8, becomes its escape, which JSON reads.
     """
     if name == "-":
         if hasattr(sys.stdout, "reconfigure"):
@@ -52,13 +57,40 @@ def open_output(name: str, append: bool = False) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    path = Path(name)
+    path = _place_of(name)
+    if path.exists() and not path.is_file():
+        with _opened(path, name) as stream:
+            yield stream
+        return
+    part = part_of(path)
+    with only_run(path):
+        try:
+            with _opened(part, name) as stream:
+                _as_before(part, path)
+                yield stream
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(path)
+
+
+def _place_of(output: str) -> Path:
+    """Where an output lies: behind a symbolic link, which stays."""
+    path = Path(output)
+    return path.resolve() if path.is_symlink() else path
+
+
+def _opened(place: Path, output: str, mode: Literal["w", "a"] = "w") -> TextIO:
     try:
-        stream = path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
+        return place.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
-        raise OptionError(f"--output {name}: {error.strerror}") from error
-    with stream:
-        yield stream
+        raise OptionError(f"--output {output}: {error.strerror}") from error
+
+
+def _as_before(part: Path, path: Path) -> None:
+    """Give what will replace a file that file's permissions."""
+    if path.exists():
+        shutil.copymode(path, part)
 
 
 def watched(stream: TextIO) -> bool:
@@ -72,15 +104,22 @@ class Part:
 
     stream: TextIO
     """what answers are written to"""
-    last: tuple[str, int] | None
+    last: tuple[str, int] | None = None
     """source and line of the last row that an earlier run answered"""
+    texts: deque[str | None] = field(default_factory=deque)
+    """the texts of all rows that it answered there: the objects of a JSON array may share a line"""
 
-    def is_new(self, source: str, line: int) -> bool:
-        """Whether a row is still to be answered; asked for each row of the table, in its order."""
+    def is_new(self, source: str, line: int, text: str | None = None) -> bool:
+        """Whether a row is still to be answered; asked for each row of the table, in its order.
+
+        Where a row may have no answer, `text` tells it from others of its line that have one.
+        """
         if self.last is None:
             return True
-        if self.last == (source, line):
-            self.last = None
+        if self.last == (_written(source), line) and text in (None, self.texts[0]):
+            self.texts.popleft()
+            if not self.texts:
+                self.last = None
         return False
 
 
@@ -97,41 +136,61 @@ def open_part(
 
     Answers have a `source` and a `line`. A run that was cut off goes on behind the last whole answer when it is
     repeated with the same table and `made_by`, the models and options that decide the answers: `kept` gets each answer
-    of before. Standard output, a device, and the answers to what is no file or folder are written at once.
+    of before. Where the table is no file or folder, nothing goes on, and what was answered until then stays as well.
+    What others left unfinished is named. Standard output and devices are written to at once.
 
-    Raises `OptionError` for an output that cannot be written, and when the last row that was answered did not come.
+    Raises `OptionError` for an output that cannot be written, and when the last row that was answered did not come;
+    `FolderError` while another run writes the output.
     """
-    path = Path(output)
-    at_once = "-" in (output, table) or (path.exists() and not path.is_file())
-    stamp = None if at_once else stamp_of(table, path)
-    if stamp is None:
+    path = _place_of(output)
+    if output == "-" or (path.exists() and not path.is_file()):
         with open_output(output) as stream:
-            yield Part(stream, None)
+            yield Part(stream)
         return
-    told = [table, stamp, form, *made_by]
+    stamp = stamp_of(table, path) or uuid.uuid4().hex
+    with only_run(path), _open_kept(path, output, [table, stamp, form, *made_by], form, kept) as part:
+        yield part
+
+
+@contextmanager
+def _open_kept(
+    path: Path, output: str, told: Sequence[object], form: str, kept: Callable[[Mapping[str, Any]], None]
+) -> Iterator[Part]:
+    """As `open_part`, of answers that `told` decides."""
     key = hashlib.sha256(json.dumps(told, default=str).encode("utf-8", "backslashreplace")).hexdigest()[:_KEY]
     place = path.with_name(f"{path.name}.{key}.part")
-    last, whole = _whole_answers(place, form, kept)
+    for other in sorted(path.parent.glob(f"{escape(path.name)}.{_PART}")):
+        if other != place:
+            said = "unfinished answers to other texts, or of other models or options; delete it unless it is to go on"
+            tqdm.write(f"{other}: {said}", file=sys.stderr)
+    last, texts, whole = _whole_answers(place, form, kept)
     part = None
     try:
-        with open_output(str(place), append=True) as stream:
+        with _opened(place, output, "a") as stream:
             stream.truncate(whole)
+            _as_before(place, path)
             if last is not None:
                 tqdm.write(f"{place}: going on behind line {last[1]} of {last[0]}", file=sys.stderr)
-            part = Part(stream, last)
+            part = Part(stream, last, texts)
             yield part
         if part.last is not None:
-            raise OptionError(f"{place}: goes on behind a text that is not there any more: delete this file")
+            raise OptionError(
+                f"{place}: its last answer, to line {part.last[1]} of {part.last[0]}, is to none of these texts: "
+                "delete this file to begin anew"
+            )
     except BaseException:
         if place.is_file() and not place.stat().st_size:
             place.unlink()
         elif part is not None and part.last is None:
-            tqdm.write(f"{place}: what was answered so far; the same command goes on behind it", file=sys.stderr)
+            more = "" if isinstance(told[1], str) else "; the same command goes on behind it"
+            tqdm.write(f"{place}: what was answered so far{more}", file=sys.stderr)
         raise
     place.replace(path)
-    # What other texts or options left unfinished under this name is nobody's any more
-    for other in path.parent.glob(f"{escape(path.name)}.{_PART}"):
-        other.unlink(missing_ok=True)
+
+
+def _written(source: str) -> str:
+    """The name of a table as an output holds it, which is UTF-8 whatever the name is."""
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def stamp_of(name: str, output: Path | None = None) -> list[tuple[str, int, int]] | None:
@@ -154,20 +213,24 @@ def stamp_of(name: str, output: Path | None = None) -> list[tuple[str, int, int]
 
 def _whole_answers(
     place: Path, form: str, kept: Callable[[Mapping[str, Any]], None]
-) -> tuple[tuple[str, int] | None, int]:
-    """The source and line of the last whole answer in a file, and the bytes to its end."""
-    if not place.is_file():
-        return None, 0
+) -> tuple[tuple[str, int] | None, deque[str | None], int]:
+    """The source and line of the last whole answer in a file, the texts answered there, and the bytes to its end."""
     last, whole = None, 0
+    texts: deque[str | None] = deque()
+    if not place.is_file():
+        return last, texts, whole
     try:
         with place.open("rb") as file:
             for row, end in _csv_rows(file) if form == "csv" else _json_rows(file):
-                place_of = (row["source"], int(row["line"]))
+                place_of = (_written(row["source"]), int(row["line"]))
                 kept(row)
+                if place_of != last:
+                    texts = deque()
+                texts.append(row.get("text"))
                 last, whole = place_of, end
     except (ValueError, TypeError, KeyError, csv.Error):  # what a crash of the machine left: answers end before it
         pass
-    return last, whole
+    return last, texts, whole
 
 
 def _json_rows(file: BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:

@@ -58,7 +58,8 @@ def predict_table(options: PredictOptions) -> str:
         cut += row["truncated"] in (True, "True")
 
     check_output(options.output, options.overwrite, options.file)
-    made_by = ["predict", model.digest, options.text, options.text_pair, options.encoding, options.top]
+    made_by = ["predict", model.digest, options.text, options.text_pair, options.encoding, options.batch_size]
+    made_by += [options.top]
     with open_part(options.output, options.file, made_by, form=options.format, kept=kept) as part:
         write = writer(part.stream, options, header=part.last is None)
         new = (example for example in examples if part.is_new(example.source, example.line))
