@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -163,6 +164,29 @@ def test_a_model_of_pairs_wants_pairs(multi, regression):
         load(multi.output).predict("alone")
     free = load(regression.output, threads=1)  # its checkpoint did not say
     assert free.predict([("a", "b")])[0].value != free.predict("a").value
+
+
+def test_many_texts_are_computed_side_by_side_and_answered_alike(model):
+    several, items = load(model.folder, threads=3, precision=model.precision), [*ODD, *texts(90)]
+    computed, used = several._compute, set()
+
+    def noted(*told, session=None):
+        used.add((threading.get_ident(), session is not None))
+        return computed(*told, session=session)
+
+    several._compute = noted
+    before = model.tokens
+    wanted, found = model.logits(items), several.logits(items)
+    assert np.abs(found - wanted).max() <= (0 if model.precision == "int8" else 1e-5)
+    assert several.tokens == model.tokens - before
+    many = {identity for identity, alone in used if alone}
+    assert many
+    assert threading.get_ident() not in many
+    used.clear()
+    assert values(several.predict(iter(items[:4]))) == pytest.approx(values(model.predict(items[:4])), abs=1e-6)
+    assert used == {(threading.get_ident(), False)}  # too few
+    with pytest.raises(TextError, match="text 50"):
+        list(several.predict(iter([*texts(50), None])))
 
 
 def test_threads_may_share_a_model(model):

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
@@ -14,7 +16,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.files.cores import check_threads
+from squeezebert.files.cores import check_threads, usable_cores
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.manifest import PRECISIONS, Manifest, Precision, Sample, check_file, read_manifest
 from squeezebert.files.numbers import check_whole
@@ -27,6 +29,10 @@ Array = NDArray[np.float64]
 _WINDOW = 1024
 _BATCH_TOKENS = 512
 _BATCH_ROWS = 16
+# Texts taken at a time for each core, where each is computed by itself
+_A_CORE = 16
+# With fewer texts or batches a core than this, all cores compute each of them together
+_SIDE_BY_SIDE = 2
 # Where sentence-transformers keeps the longest input that a model was set to
 LIMIT = "sentence_bert_config.json"
 # How far an answer may be from the export's on another device: integer rounding can tip over on another CPU
@@ -84,7 +90,11 @@ class SelfCheck:
 
 
 class Predictor:
-    """A loaded model. Safe to share between threads; opened by `load`."""
+    """A loaded model. Safe to share between threads; opened by `load`.
+
+    One text is computed by all `threads` together, which gains little for a short one; of many, each core computes its
+    own, with a second session of one thread that is opened for them.
+    """
 
     def __init__(
         self,
@@ -106,7 +116,11 @@ class Predictor:
         self._batch_size = None if file.batch_invariant else 1
         # Tokens of all texts that were computed so far, and what batches added to the shorter ones
         self.tokens, self.padding = 0, 0
+        self._changing = threading.Lock()
+        self._cores = threads or usable_cores()
+        self._model, self._disabled = model, file.disabled_optimizers
         self._session = open_session(model, threads, file.disabled_optimizers)
+        self._alone = self._session if self._cores == 1 else None
 
         outputs = self._session.get_outputs()[0].shape[-1]
         if isinstance(outputs, int) and outputs != self._outputs:
@@ -176,7 +190,7 @@ class Predictor:
         and its answer says so.
 
         A text's answer does not depend on its company. In int8 the range of the activations is taken over the whole
-        batch, so texts are run one at a time; `batch_size` overrides that, and answers then depend on the batch.
+        batch, so texts are run by themselves; `batch_size` overrides that, and answers then depend on the batch.
         fp32 texts are batched by length, which moves a probability by rounding only (about 1e-6).
 
         Raises `TextError`, naming the index, for an item that is no text, or a pair where the model reads single texts
@@ -319,7 +333,9 @@ class Predictor:
     def _windows(self, texts: Iterable[Text], batch_size: int | None) -> Iterator[list[Tokens]]:
         """Tokenise texts, as many at a time as may be sorted by length together."""
         index, source = 0, iter(texts)
-        size = 1 if (batch_size or self._batch_size) == 1 else _WINDOW
+        size = _WINDOW
+        if (batch_size or self._batch_size) == 1:
+            size = 1 if self._cores == 1 else _A_CORE * self._cores
         while items := list(itertools.islice(source, size)):
             yield [self._encode(item, index + i) for i, item in enumerate(items)]
             index += len(items)
@@ -336,12 +352,25 @@ class Predictor:
         if len(window) == 1:
             return [(self._compute(window)[0], window[0])]
         rows: list[Array | None] = [None] * len(window)
-        for batch in _batches([len(tokens.ids) for tokens in window], batch_size or self._batch_size):
-            for i, logits in zip(batch, self._compute([window[i] for i in batch]), strict=True):
+        batches = list(_batches([len(tokens.ids) for tokens in window], batch_size or self._batch_size))
+        for batch, outputs in zip(batches, self._each([[window[i] for i in batch] for batch in batches]), strict=True):
+            for i, logits in zip(batch, outputs, strict=True):
                 rows[i] = logits
         return [(cast(Array, row), tokens) for row, tokens in zip(rows, window, strict=True)]
 
-    def _compute(self, batch: list[Tokens], positions: NDArray[np.int64] | None = None) -> Array:
+    def _each(self, batches: list[list[Tokens]]) -> list[Array]:
+        """Return the raw outputs of each batch, which are sorted by length."""
+        if self._cores == 1 or len(batches) < _SIDE_BY_SIDE * self._cores:
+            return [self._compute(batch) for batch in batches]
+        with self._changing:
+            if self._alone is None:
+                self._alone = open_session(self._model, 1, self._disabled)
+            alone = self._alone
+        with ThreadPoolExecutor(self._cores) as cores:
+            # The longest first, so that the cores end at about the same time
+            return list(cores.map(lambda batch: self._compute(batch, session=alone), reversed(batches)))[::-1]
+
+    def _compute(self, batch: list[Tokens], positions: NDArray[np.int64] | None = None, session: Any = None) -> Array:
         """Run texts as one padded batch: raw outputs (B, L), or (P, V) at `positions`."""
         if len(batch) == 1:
             ids = np.array([batch[0].ids], dtype=np.int64)
@@ -354,12 +383,13 @@ class Predictor:
                 types[row, : len(tokens.ids)] = tokens.types
                 mask[row, : len(tokens.ids)] = 1
         read = sum(len(tokens.ids) for tokens in batch)
-        self.tokens += read
-        self.padding += mask.size - read
+        with self._changing:
+            self.tokens += read
+            self.padding += mask.size - read
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         if positions is not None:
             inputs["positions"] = positions
-        return cast(Array, self._session.run(None, inputs)[0].astype(np.float64))
+        return cast(Array, (session or self._session).run(None, inputs)[0].astype(np.float64))
 
     def _answer(self, probabilities: Array, tokens: Tokens) -> Prediction:
         values: list[float] = probabilities.tolist()
