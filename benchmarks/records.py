@@ -13,10 +13,34 @@ from squeezebert.files.machine import describe_machine, package_versions
 
 def command_of(script: str, places: Mapping[str, Path | None]) -> str:
     """The command as it was typed; places are this machine's business and go by their names."""
-    command = "python " + shlex.join([f"benchmarks/{script}.py", *sys.argv[1:]])
+    arguments = []
+    for argument in sys.argv[1:]:
+        told = named(argument, places)
+        if told == argument and "=" in argument:  # --work=PLACE, METHOD=PLACE
+            what, _, place = argument.partition("=")
+            told = f"{what}={named(place, places)}"
+        arguments.append(told)
+    return "python " + shlex.join([f"benchmarks/{script}.py", *arguments])
+
+
+def named(value: str, places: Mapping[str, Path | None]) -> str:
+    """The name of the place that a path is, or lies in, with the rest of the path; any other text as it is."""
+    path = str(Path(value)) if value else ""
     for name, place in places.items():
-        command = command.replace(str(place), name)
-    return command
+        if place is not None and f"{path}/".startswith(f"{place}/"):
+            return name + path[len(str(place)) :]
+    return value
+
+
+def with_places_named(value: Any, places: Mapping[str, Path | None]) -> Any:
+    """A value of a record, in which each text that is a path of a place goes by the place's name."""
+    if isinstance(value, str):
+        return named(value, places)
+    if isinstance(value, dict):
+        return {key: with_places_named(one, places) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_places_named(one, places) for one in value]
+    return value
 
 
 def begun(

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from records import command_of, with_places_named
 from squeeze import (
     BASE,
     RESULTS,
@@ -217,14 +216,15 @@ def merged(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> None:
-    command = "python " + shlex.join(["benchmarks/search.py", *sys.argv[1:]])
-    about = {"command": command, "machine": describe_machine(), "versions": package_versions()}
-    told = json.dumps({**about, **record}, indent=1)
-    places = [one.partition("=") for one in options.searched]
-    places = [(folder, name.upper()) for name, _, folder in places]
-    for folder, label in (*places, (options.data, "DATA"), (options.work, "WORK")):
-        if folder is not None:
-            told = told.replace(str(folder), label)
+    searched = (one.partition("=") for one in options.searched)
+    places = {method.upper(): Path(folder) for method, _, folder in searched}
+    places |= {"DATA": options.data, "WORK": options.work}
+    about = {
+        "command": command_of("search", places),
+        "machine": describe_machine(),
+        "versions": package_versions(),
+    }
+    told = json.dumps({**about, **with_places_named(record, places)}, indent=1)
     (RESULTS / f"{name}.json").write_text(told + "\n")
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from records import command_of
 from squeeze import BASE, RESULTS
 from squeeze_controls import SHAPES
 from squeeze_latency import config
@@ -77,9 +76,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             models[name] = measure(Path(place), make(), options.data / "glue" / "SST-2" / "train.tsv")
         print(name, models[name], flush=True)
-    command = shlex.join(["python", "benchmarks/sizes.py", *sys.argv[1:]]).replace(str(options.data), "DATA")
     record = {
-        "command": command,
+        "command": command_of("sizes", {"DATA": options.data}),
         "machine": describe_machine(),
         "versions": package_versions(),
         "models": models,
