@@ -1,7 +1,9 @@
-"""What every record of a job's benchmark begins with: the command, the machine, the versions, the threads."""
+"""What a benchmark's record holds beside what was found: command, machine, versions, threads; how cells are merged."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -41,6 +43,16 @@ def with_places_named(value: Any, places: Mapping[str, Path | None]) -> Any:
     if isinstance(value, list | tuple):
         return [with_places_named(one, places) for one in value]
     return value
+
+
+def short_hash(*values: Any) -> str:
+    """A few characters that change with any of the values; for names of what is kept."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def merged(there: list[dict[str, Any]], cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Recorded cells with new ones in their places, and behind them those that are not there yet."""
+    return list({cell["cell"]: cell for cell in (*there, *cells)}.values())
 
 
 def begun(

@@ -11,7 +11,8 @@ groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left
 random networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
 task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Random networks are
 screened first, with `--names "random 1,random 2,..." --tokens 50000 --seeds 1`, and the best two healed as the others
-are. Cells are kept in the work folder, so that a run that was cut off goes on where it was.
+are. Cells are kept in the work folder, so that a run that was cut off goes on where it was. Those of networks that
+`shapes` has found anew are made again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import command_of, with_places_named
+from records import command_of, merged, short_hash, with_places_named
 from squeeze import (
     BASE,
     RESULTS,
@@ -173,8 +174,8 @@ def shapes(options: argparse.Namespace) -> dict[str, Any]:
 
 def tasks(options: argparse.Namespace) -> None:
     work = Runs(options.work)
-    record_file = RESULTS / "search_shapes.json"
-    found = json.loads(record_file.read_text())["shapes"]
+    found = json.loads((RESULTS / "search_shapes.json").read_text())["shapes"]
+    record_file = RESULTS / "search_tasks.json"
     names = options.names.split(",") if options.names else list(found)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     cells: list[dict[str, Any]] = []
@@ -202,17 +203,12 @@ def tasks(options: argparse.Namespace) -> None:
                     told = {"tokens": options.tokens, "seed": seed, "rate": options.rate}
                     return {"start": before, "seed": seed, **heal(task, teacher, student, folder, **told)}  # noqa: B023
 
-                made = work.cell("search", f"{task_name} {name} {options.tokens} {options.rate:g} {seed}", run)
-                cells.append(made | {"task": task_name, "name": name, "teacher": cell["score"]})
-                write("search_tasks", {"cells": merged(cells)}, options)
-
-
-def merged(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The recorded cells of other names, and these."""
-    place = RESULTS / "search_tasks.json"
-    there = json.loads(place.read_text())["cells"] if place.exists() else []
-    names = {cell["cell"] for cell in cells}
-    return [*(cell for cell in there if cell["cell"] not in names), *cells]
+                network = short_hash(shape, options.precision)  # another run of `shapes` finds others of this name
+                called = f"{task_name} {name} {network} {options.tokens} {options.rate:g} {seed}"
+                made = work.cell("search", called, run)
+                cells.append(made | {"task": task_name, "name": name, "network": network, "teacher": cell["score"]})
+                there = json.loads(record_file.read_text())["cells"] if record_file.exists() else []
+                write("search_tasks", {"cells": merged(there, cells)}, options)
 
 
 def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from records import short_hash
 from scipy.stats import ttest_1samp
 
 from squeezebert.benchmark.bench_report import markdown
@@ -321,47 +322,60 @@ def search_family_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Times are shares of the dense model's. {made_on(record)}"])
 
 
-def search_controls_table(record: dict[str, Any]) -> str:
+def search_controls_table(record: dict[str, Any], shapes: dict[str, Any] | None = None) -> str:
     """Searched networks and controls of equal time on the tasks; differences are paired by task and seed.
 
-    Cells of fewer tokens chose which random networks are healed as long as the others, and are left out.
+    All are compared with the searched network that controls were brought level with. Cells of fewer tokens chose which
+    random networks are healed as long as the others, and cells of networks that `shapes` do not have any more have
+    other times: both are left out.
     """
-    shapes = json.loads((RESULTS / "search_shapes.json").read_text(encoding="utf-8"))
-    budget = max(cell["tokens"] for cell in record["cells"])
-    cells = [cell for cell in record["cells"] if cell["tokens"] == budget]
+    shapes = shapes or json.loads((RESULTS / "search_shapes.json").read_text(encoding="utf-8"))
+    about = shapes["shapes"]
+    cells = [cell for cell in record["cells"] if _is_of(cell, about)]
+    if not cells:
+        return "No score is of the networks whose times are recorded: `python benchmarks/search.py tasks` makes them."
+    budget = max(cell["tokens"] for cell in cells)
+    cells = [cell for cell in cells if cell["tokens"] == budget]
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
-    scores: dict[str, dict[tuple[str, int], float]] = {}
+    precisions = sorted({cell["precision"] for cell in cells})
+    scores: dict[tuple[str, str], dict[tuple[str, int], float]] = {(p, name): {} for p in precisions for name in about}
     for cell in cells:
-        scores.setdefault(cell["name"], {})[cell["task"], cell["seed"]] = cell["score"]
+        scores[cell["precision"], cell["name"]][cell["task"], cell["seed"]] = cell["score"]
+    leader = next(name for name, one in about.items() if one["searched"] and name.endswith(f" {shapes['budget']}"))
     lines = [
-        "| network | time | spread | " + " | ".join(tasks) + " | mean | first better by (95 %) |",
+        "| network | time | spread | " + " | ".join([*tasks, "mean", f"{leader} is better by (95 %)"]) + " |",
         "|---|---:|---:|" + "---:|" * (len(tasks) + 2),
     ]
-    first = next(iter(scores))
-    for name, found in scores.items():
-        about = shapes["shapes"][name]
-        row = [name, f"{about['ratio']:.3f}", f"{about['spread']:.1%}"]
+    for (precision, name), found in scores.items():
+        if not found:
+            continue
+        shown = f"{name}, {precision}" if len(precisions) > 1 else name
+        row = [shown, f"{about[name]['ratio']:.3f}", f"{about[name]['spread']:.1%}"]
         by_task = [[score for (task, _), score in found.items() if task == one] for one in tasks]
         row += [spread(one) if one else "" for one in by_task]
         row.append(f"{statistics.mean(map(statistics.mean, by_task)):.1f}" if all(by_task) else "")
-        both = sorted(set(found) & set(scores[first]))
-        compared = name != first and about["level"] and len(both) >= 3
-        row.append(_difference(scores[first], found, both) if compared else "")
+        compared = name != leader and about[name]["level"]
+        row.append(_difference(scores[precision, leader], found, tasks) if compared else "")
         lines.append("| " + " | ".join(row) + " |")
     told = (
         "Times are shares of the dense model's, medians of runs in turn; the spread is of those runs. Differences are "
-        f"of equal tasks and seeds, with Student's interval over seeds of the mean of the {len(tasks)} tasks. "
+        f"of equal tasks and seeds, with Student's interval over seeds of the mean of {len(tasks)} task(s). "
         f"{budget:,} tokens of healing a task."
     )
     return "\n".join([*lines, "", f"{told} `{record['command']}`. {made_on(record)}"])
 
 
-def _difference(
-    first: dict[tuple[str, int], float], other: dict[tuple[str, int], float], both: list[tuple[str, int]]
-) -> str:
-    """By how much the first is better in the mean of its tasks, over seeds that have all of them."""
-    seeds = [seed for seed in {seed for _, seed in both} if len({t for t, s in both if s == seed}) > 1]
-    means = [statistics.mean(first[key] - other[key] for key in both if key[1] == seed) for seed in seeds]
+def _is_of(cell: dict[str, Any], shapes: dict[str, Any]) -> bool:
+    """Whether a cell is of the network that the shapes have under its name."""
+    shape = shapes.get(cell["name"], {}).get("shape")
+    return shape is not None and cell.get("network") == short_hash(shape, cell["precision"])
+
+
+def _difference(first: dict[tuple[str, int], float], other: dict[tuple[str, int], float], tasks: list[str]) -> str:
+    """By how much the first is better in the mean of the tasks, over seeds that have all of them."""
+    every = sorted({seed for _, seed in first})
+    seeds = [seed for seed in every if all((task, seed) in some for task in tasks for some in (first, other))]
+    means = [statistics.mean(first[task, seed] - other[task, seed] for task in tasks) for seed in seeds]
     if len(means) < 2:
         return f"{statistics.mean(means):+.1f}" if means else ""
     limits = ttest_1samp(means, 0).confidence_interval(0.95)
