@@ -649,6 +649,8 @@ def forms_table(record: dict[str, Any]) -> str:
         f"`{record['command']}`: one text of {told['length']} tokens, {told['threads']} thread(s), {called} of",
     ]
     lines.append(f"{told['runs']} interleaved runs. {made_on(record)}")
+    if record.get("failed"):
+        lines += ["", *(f"- No time of {name}: `{error}`" for name, error in record["failed"].items())]
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ def written(form, path):
         write_graph(model, path, form.opset)
     inputs = made_up_inputs(2, 12, model.config.vocab_size)
     inputs["attention_mask"][1, 7:] = 0
-    session = forms.session_of(path, 1, form.fused)
+    session = forms.session_of(path, 1, form.disabled)
     kinds = Counter((node.op_type, str(node.attribute)) for node in onnx.load(path).graph.node)
     return session.run(None, {given.name: inputs[given.name] for given in session.get_inputs()})[0], kinds
 
