@@ -138,7 +138,7 @@ def test_a_classifier_of_pairs_scores_by_its_label(classifier, encoder, tmp_path
     np.testing.assert_allclose([line["probability"] for line in lines], expected, atol=1e-6)
     assert [line["exact"] for line in lines] == [False] * 8 + [True]
     assert [line["copies"] for line in lines] == [p >= 0.5 for p in expected[:8]] + [True]
-    assert run("pairs", "score", classifier, table, "--positive", "0", "--threshold", 0.0) == 0
+    assert run("pairs", "score", classifier, table, "--positive", "0", "--threshold", 1e-9) == 0
     assert "9 copies" in capsys.readouterr().err
     told = ("pairs", "score", classifier, table)
     assert "the model does not know maybe; it knows 0, 1" in refused(capsys, *told, "--positive", "maybe").replace(
@@ -205,6 +205,25 @@ def test_what_does_not_fit_is_explained(encoder, single, labelled, tmp_path, cap
     assert "pip install 'squeezebert[copies]'" in refused(capsys, *told, "--text", "question1")
     monkeypatch.undo()
     runtime_copies.import_faiss.cache_clear()
+
+
+@pytest.mark.parametrize("threshold", [2, -1])
+def test_a_cosine_that_there_is_not_is_refused(encoder, labelled, tmp_path, capsys, threshold):
+    told = ("pairs", "score", encoder.folder, labelled)
+    expected = f"{threshold}: expected a cosine above -1, to 1"
+    assert f"--threshold {expected}" in refused(capsys, *told, "--threshold", threshold)
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(f"threshold: {threshold}\n")
+    assert f"{rule}: threshold {expected}" in refused(capsys, *told, "--rule", rule)
+    sweep = ("copies", encoder.folder, labelled, "--text", "question1", "--rule", rule)
+    assert f"{rule}: threshold {expected}" in refused(capsys, *sweep)
+
+
+def test_a_probability_that_there_is_not_is_refused(classifier, labelled, capsys):
+    told = ("pairs", "score", classifier, labelled, "--threshold")
+    for threshold in ("0", "1.5"):
+        expected = f"--threshold {threshold}: expected a probability above 0, to 1"
+        assert expected in refused(capsys, *told, threshold)
 
 
 def test_pairs_that_are_all_exact_copies_choose_nothing(encoder, tmp_path, capsys):

@@ -43,8 +43,6 @@ def sweep_table(options: CopiesOptions) -> str:
     if model.task != "embedding":
         raise OptionError(f"{options.folder}: copies are found by an encoder, and this is a model of {model.task}")
     rule = _rule(PairScorer(model), options)
-    if not -1 < rule.threshold <= 1:
-        raise OptionError(f"--rule {options.rule}: threshold {rule.threshold:g}: expected a cosine above -1, to 1")
     check_output(options.output, options.overwrite, options.file, options.rule, options.vectors)
     if options.vectors is not None:
         check_place(options.vectors, "--vectors", others=(options.file, options.rule))
@@ -235,9 +233,13 @@ def _told(found: Copies, threshold: float) -> Iterator[str]:
 
 def _rule(scorer: PairScorer, options: CopiesOptions | PairsScoreOptions) -> CopyRule:
     if options.rule is None:
-        return scorer.rule(options.threshold)
-    rule = read_rule(Path(options.rule))
-    scorer.check(rule)
+        rule, told = scorer.rule(options.threshold), "--threshold"
+    else:
+        rule, told = read_rule(Path(options.rule)), f"--rule {options.rule}: threshold"
+        scorer.check(rule)
+    below = {"cosine": -1, "probability": 0}.get(rule.measure)
+    if below is not None and not below < rule.threshold <= 1:
+        raise OptionError(f"{told} {rule.threshold:g}: expected a {rule.measure} above {below}, to 1")
     return rule
 
 
