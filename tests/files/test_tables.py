@@ -235,8 +235,21 @@ def test_utf_16_without_a_mark(tmp_path):
 
 
 def test_truncated_utf_16(tmp_path):
-    content = "text\n".encode("utf-16") + b"\x00\xd8\n\x00"  # half a surrogate pair
-    fails(write(tmp_path, "a.csv", content), "badly encoded", "utf-16", "--encoding")
+    content = "text\n".encode("utf-16-le") + b"\x00\xd8\n\x00"  # half a surrogate pair
+    path = write(tmp_path, "a.csv", content)
+    fails(path, "badly encoded", "utf-16", "--encoding latin-1", encoding="utf-16-le")
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_that_is_not_what_its_mark_says_has_to_be_saved_anew(tmp_path, mark):
+    content = "".encode(mark) or "text".encode(mark)
+    path = write(tmp_path, "a.txt", content + b"\xff\xd8 caf\xe9\n\xff")
+    for encoding in ("utf-8", "latin-1"):
+        said = f"mark that it begins with says {mark.removesuffix('-sig')}, which outranks --encoding: save the file"
+        message = fails(path, "badly encoded", said, encoding=encoding)
+        assert "latin-1" not in message
+    path = write(tmp_path, "b.txt", "a\0b\n".encode(mark))
+    assert "--encoding" not in fails(path, ":1:", "a NUL byte: this is no text")
 
 
 def test_nul_bytes(tmp_path):

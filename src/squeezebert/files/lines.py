@@ -89,6 +89,7 @@ class Lines:
         self.source = "standard input" if source == STDIN else source
         self.encoding = encoding
         self.odd = odd
+        self.marked = False
         self.number = 0
         self.problem: RowError | None = None
         self._given = stream
@@ -103,7 +104,8 @@ class Lines:
         stream: Any = wrapped or self._given
         try:
             head: bytes = stream.peek(4)
-            self.encoding = next((name for mark, name in _MARKS if head.startswith(mark)), self.encoding)
+            said = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+            self.encoding, self.marked = said or self.encoding, said is not None
             try:
                 line_feed = "\n".encode(self.encoding)
             except LookupError as error:
@@ -117,9 +119,10 @@ class Lines:
             else:
                 yield from self._decoded_lines(stream, head)
         except UnicodeDecodeError as error:
+            way_out = self._mark_outranks() if self.marked else "name its encoding, e.g. --encoding latin-1"
             raise TableError(
                 f"{self.source}:{self.number + 1}: badly encoded: at or after this line the file is not "
-                f"{self.encoding} ({error.reason}); name its encoding, e.g. --encoding latin-1"
+                f"{self.encoding} ({error.reason}); {way_out}"
             ) from error
         except (OSError, EOFError, zlib.error) as error:
             raise TableError(f"{self.source}:{self.number + 1}: cannot be read on: {error}") from error
@@ -139,6 +142,7 @@ class Lines:
             except UnicodeDecodeError as error:
                 byte = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start} of the file"
                 way_out = "if the whole file has another encoding, name it, e.g. --encoding latin-1"
+                way_out = self._mark_outranks() if self.marked else way_out
                 self._note("badly encoded", f"{byte} is not {encoding}; {way_out}")
                 line = raw.decode(encoding, "replace")
             if "\0" in line:
@@ -158,13 +162,19 @@ class Lines:
         finally:
             text.detach()
 
+    def _mark_outranks(self) -> str:
+        """What to do about a file that is not what the mark at its beginning says."""
+        named = self.encoding.removesuffix("-sig")
+        return (
+            f"the byte-order mark that it begins with says {named}, which outranks --encoding: save the file anew, "
+            f"as {named}, or without the mark"
+        )
+
     def _note_nul(self) -> None:
         if self.odd:
             return
-        self._note(
-            "a NUL byte",
-            "this is no text, or text in UTF-16 without a byte-order mark (then: --encoding utf-16-le)",
-        )
+        unmarked = ", or text in UTF-16 without a byte-order mark (then: --encoding utf-16-le)"
+        self._note("a NUL byte", "this is no text" + ("" if self.marked else unmarked))
 
     def _note(self, reason: str, detail: str) -> None:
         if self.problem is None:
