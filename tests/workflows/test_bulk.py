@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from squeezebert.files.errors import FolderError, OptionError, TableError
+from squeezebert.files.lock import only_run
 from squeezebert.runtime.predictor import load
 from squeezebert.workflows import bulk, cluster
 from squeezebert.workflows.bulk import Done, answer_shard, from_row, predict_in_parts, shards, tables, to_row
 from squeezebert.workflows.job_options import PredictOptions
 from squeezebert.workflows.predict import predict_table
 from tiny_checkpoints import texts
-from typed import run
+from typed import refused, run
 
 pytest_plugins = ["exported_folders"]
 
@@ -136,6 +137,52 @@ def test_a_run_that_was_cut_off_goes_on(single, files, tmp_path, monkeypatch):
         predict_in_parts(options, in_turn(single), 1)
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_texts_that_were_cut_before_are_counted_too(single, tmp_path, form):
+    path = tmp_path / "posts.jsonl"
+    lines = texts(60, 4)
+    for place in (3, 40, 41):
+        lines[place] = 'boat,\r "' * 200
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
+    options = options_of(single, path, tmp_path / "answers", format=form)
+
+    def cut_off(some, options, output):
+        for shard in shards([path], 2)[:1]:  # every other part
+            yield answer_shard(load(single.output, 1), shard, options, output)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_in_parts(options, cut_off, 1)
+    first, *_ = kept = parts_of(tmp_path / "answers")
+    assert len(kept) == 2
+    whole = first.read_bytes()
+    first.write_text('{"label": "a"}\n' if form == "jsonl" else "label\na\n")
+    with pytest.raises(FolderError, match="damaged"):
+        predict_in_parts(options, in_turn(single), 1)
+    first.write_bytes(whole)
+    said = predict_in_parts(options, in_turn(single), 1)
+    assert "32 of them had been answered before" in said
+    assert "3 texts were longer than the model's 40 tokens and were cut" in said
+
+
+def test_what_is_known_to_fail_does_not_wait_for_a_cluster(single, files, tmp_path, capsys, monkeypatch):
+    def start():
+        raise AssertionError("Ray was started")
+
+    output = tmp_path / "answers"
+    predict_in_parts(options_of(single, files, output), in_turn(single), 1)
+    monkeypatch.setattr(cluster, "_import_ray", start)
+    told = ("predict", single.output, files, "--engine", "ray", "--part-rows", 16, "--output")
+    assert "is finished" in refused(capsys, *told, output)
+    assert "lies in the folder that is read" in refused(capsys, *told, files / "answers")
+    with only_run(tmp_path / "busy"):
+        assert "another run is writing it" in refused(capsys, *told, tmp_path / "busy")
+    assert not (files / "answers").exists()
+    with pytest.raises(AssertionError, match="Ray was started"):
+        run(*told, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_run_is_not_mixed_in(single, files, tmp_path):
     output = tmp_path / "answers"
 
@@ -184,7 +231,7 @@ def test_bad_rows_stop_or_are_counted_once(single, tmp_path):
         answer_shard(model, shards([path], 1)[0], options, tmp_path / "answers")
     skipping = options_of(single, path, tmp_path / "skipped", skip_bad_rows=True, format="csv")
     said = predict_in_parts(skipping, in_turn(single), 3)
-    assert "59 rows of 1 files, answered in 4 parts" in said
+    assert "59 rows of 1 file, answered in 4 parts" in said
     assert "skipped 2 rows, the first: " in said
     assert "1 texts were longer than the model's 40 tokens and were cut" in said
     assert all(part.read_text().startswith("source,line,text") for part in parts_of(tmp_path / "skipped"))
@@ -296,6 +343,9 @@ def test_files_without_a_row_are_counted(single, files, tmp_path):
     (files / "head.csv").write_text("text\n")
     said = predict_in_parts(options_of(single, files, tmp_path / "answers"), in_turn(single), 3)
     assert "2 files hold no rows" in said
+    (files / "blank.csv").unlink()
+    said = predict_in_parts(options_of(single, files, tmp_path / "fewer"), in_turn(single), 3)
+    assert "1 file holds no rows" in said
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "blank.csv").write_text("")
     with pytest.raises(TableError, match="no file of it holds a row"):

@@ -6,6 +6,7 @@ of one file; it is there whole or not at all, so what a killed run has answered 
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import math
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import EmptyTableError, FolderError, OptionError, TableError
+from squeezebert.files.formats import allow_long_cells
 from squeezebert.files.lock import only_run
 from squeezebert.files.tables import SUFFIXES
 from squeezebert.runtime.predictor import Predictor, load
@@ -60,7 +62,7 @@ class Done:
     kept: int = 0
     """rows of parts that an earlier run had answered"""
     cut: int = 0
-    """rows answered whose text was cut"""
+    """rows, answered or kept, whose text was cut"""
     skipped: int = 0
     """rows that could not be read; counted by the first shard of a file"""
     first_skipped: str = ""
@@ -86,11 +88,23 @@ Run = Callable[[Sequence[Shard], PredictOptions, Path], Iterable[Done]]
 """Answers shards, in any order and any number at a time."""
 
 
-def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
-    """Answer every row of a file or of a folder of them, in parts; return what was done.
+@dataclass(frozen=True)
+class Job:
+    """A run that nothing is known to speak against."""
 
-    Raises `FolderError` for the model and an output folder that is not this run's or finished, `TableError` for the
-    tables, `OptionError` for an output that cannot be written, and what `run` raises.
+    model: Predictor
+    """the model that answers"""
+    files: Sequence[Path]
+    """the tables whose rows are answered"""
+    record: dict[str, Any]
+    """what the run is, as its folder will say"""
+
+
+def prepared(options: PredictOptions) -> Job:
+    """Check what can be checked before there are workers, and write nothing.
+
+    Raises `FolderError` for the model and an output folder that is not this run's or finished, `TableError` where
+    there is no table, `OptionError` for an output that is no place for a folder.
     """
     if options.output == "-":
         raise OptionError("--output: answers in parts go into a folder: name one")
@@ -98,10 +112,30 @@ def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
     read = Path(options.file)
     if read.is_dir() and output.resolve().is_relative_to(read.resolve()):
         raise OptionError(f"--output {output}: lies in the folder that is read; name another")
-    model = load(options.folder, 1, options.precision)
     files = tables(options.file)
+    model = load(options.folder, 1, options.precision)
+    record = {
+        "format": FORMAT,
+        "model": model.digest,
+        "options": {name: getattr(options, name) for name in _DECIDING},
+        "files": [_told(path) for path in files],
+        "finished": False,
+    }
     with only_run(output):
-        record = _begin(output, options, model, files)
+        _is_begun(output, record)
+    return Job(model, files, record)
+
+
+def predict_in_parts(options: PredictOptions, run: Run, workers: int, job: Job | None = None) -> str:
+    """Answer every row of a file or of a folder of them, in parts; return what was done.
+
+    `job` is what `prepared` makes of the options, where that was done before. Raises as it does, `TableError` for the
+    tables, `OptionError` for an output that cannot be written, and what `run` raises.
+    """
+    job = job or prepared(options)
+    output, model, files, record = Path(options.output), job.model, job.files, job.record
+    with only_run(output):
+        _begin(output, record)
         done = Done()
         with _progress(output):
             for one in run(shards(files, workers), options, output):
@@ -112,11 +146,12 @@ def predict_in_parts(options: PredictOptions, run: Run, workers: int) -> str:
             raise TableError(f"{options.file}: empty: no file of it holds a row")
         _write_record(output, record | {"finished": True, "rows": done.answered + done.kept})
     rows = done.answered + done.kept
-    said = [f"{rows} rows of {len(files)} files, answered in {_parts(output)} parts: {output}"]
+    of = f"{len(files)} files" if len(files) > 1 else "1 file"
+    said = [f"{rows} rows of {of}, answered in {_parts(output)} parts: {output}"]
     if done.kept:
         said.append(f"{done.kept} of them had been answered before")
     if done.empty:
-        said.append(f"{done.empty} files hold no rows")
+        said.append(f"{done.empty} files hold no rows" if done.empty > 1 else "1 file holds no rows")
     if done.skipped:
         said.append(f"skipped {done.skipped} rows, the first: {done.first_skipped}")
     if done.cut:
@@ -187,7 +222,7 @@ def answer_shard(model: Predictor, shard: Shard, options: PredictOptions, output
         if part % shard.of != shard.number:
             _pass_over(some)
         elif place.exists():
-            done += Done(kept=1 + _pass_over(some))
+            done += Done(kept=1 + _pass_over(some), cut=_cut_in(place, options.format))
         else:
             done += _write_part(model, itertools.chain([first], some), options, place)
     if shard.number == 0 and skipped:
@@ -238,31 +273,44 @@ def _write_part(model: Predictor, rows: Iterator[Example], options: PredictOptio
     return Done(answered=rows_answered, cut=cut)
 
 
+def _cut_in(place: Path, form: str) -> int:
+    """How many answers of a part are of texts that were cut. Raises `FolderError` for a part that cannot be read."""
+    try:
+        with place.open(encoding="utf-8", newline="") as stream:
+            if form == "csv":
+                allow_long_cells()
+            answers: Iterable[Any] = csv.DictReader(stream) if form == "csv" else map(json.loads, stream)
+            return sum(answer["truncated"] in (True, "True") for answer in answers)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise FolderError(f"{place}: damaged ({error}): delete it, and repeat the command") from error
+
+
 def _pass_over(rows: Iterator[Example]) -> int:
     return sum(1 for _ in rows)
 
 
-def _begin(output: Path, options: PredictOptions, model: Predictor, files: Sequence[Path]) -> dict[str, Any]:
-    """Write what this run is into its folder, or check that what is there is the same run, unfinished."""
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "model": model.digest,
-        "options": {name: getattr(options, name) for name in _DECIDING},
-        "files": [_told(path) for path in files],
-        "finished": False,
-    }
+def _begin(output: Path, record: dict[str, Any]) -> None:
+    """Write what this run is into its folder, or tidy up what is there of the same run, unfinished."""
+    if _is_begun(output, record):
+        for leftover in output.glob(".*"):
+            leftover.unlink()
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_record(output, record)
+    except OSError as error:
+        raise OptionError(f"--output {output}: {error.strerror}") from error
+
+
+def _is_begun(output: Path, record: dict[str, Any]) -> bool:
+    """Whether the folder holds this run, unfinished. Raises `FolderError` where it holds anything else."""
     place = output / RECORD
     if output.exists() and not output.is_dir():
         raise FolderError(f"{output}: a file; answers in parts go into a folder: choose another --output")
     if not place.exists():
         if output.exists() and any(output.iterdir()):
             raise FolderError(f"{output}: holds something else; it is left alone: choose another --output")
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            _write_record(output, record)
-        except OSError as error:
-            raise OptionError(f"--output {output}: {error.strerror}") from error
-        return record
+        return False
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
         finished, format_ = kept["finished"], kept["format"]
@@ -278,9 +326,7 @@ def _begin(output: Path, options: PredictOptions, model: Predictor, files: Seque
             )
     if finished:
         raise FolderError(f"{output}: is finished: choose another --output")
-    for leftover in output.glob(".*"):
-        leftover.unlink()
-    return record
+    return True
 
 
 def _told(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from squeezebert.files.errors import DependencyError, OptionError, SqueezeBertError, WorkerError
 from squeezebert.runtime.predictor import load
-from squeezebert.workflows.bulk import Done, Shard, answer_shard, from_row, predict_in_parts, to_row
+from squeezebert.workflows.bulk import Done, Shard, answer_shard, from_row, predict_in_parts, prepared, to_row
 from squeezebert.workflows.job_options import PredictOptions
 
 # For a cluster that is started here: rows of the dataset are names of files and counts
@@ -29,6 +29,7 @@ def predict_on_cluster(options: PredictOptions) -> str:
     `predict_in_parts` does, `DependencyError` without Ray, `OptionError` for a cluster that cannot be reached or has
     no room, and `WorkerError` where workers failed.
     """
+    job = prepared(options)  # before a cluster takes its seconds to start
     ray = _import_ray()
     threads = options.threads or 1
     mine = not ray.is_initialized()
@@ -45,7 +46,7 @@ def predict_on_cluster(options: PredictOptions) -> str:
         def run(shards: Sequence[Shard], options: PredictOptions, output: Path) -> Iterator[Done]:
             return _answered(ray, shards, options, output, min(workers, len(shards)), threads)
 
-        return predict_in_parts(options, run, workers)
+        return predict_in_parts(options, run, workers, job)
     finally:
         if mine:
             ray.shutdown()
