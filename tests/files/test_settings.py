@@ -58,3 +58,15 @@ def test_an_output_that_cannot_be_written_is_named_as_given_and_leaves_nothing(t
             assert f"{tmp_path / place}: " in str(error.value)
             assert ".part" not in str(error.value)
     assert [entry.name for entry in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_a_file_in_a_folder_that_is_read_is_refused(tmp_path):
+    (tmp_path / "posts" / "rude").mkdir(parents=True)
+    (tmp_path / "posts-2").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "posts", target_is_directory=True)
+    for place in ("posts/out.txt", "posts/rude/out.txt", "alias/rude/out.txt", "posts-2/../posts/out.txt"):
+        with pytest.raises(OptionError, match=r"lies in .*posts, a folder that is read"):
+            check_place(str(tmp_path / place), others=(None, "-", str(tmp_path / "posts")))
+    for place in ("out.txt", "posts-2/out.txt"):
+        check_place(str(tmp_path / place), others=(str(tmp_path / "posts"), "a\0b", "a" * 5000))
+    assert not [*tmp_path.rglob("*.txt"), *tmp_path.rglob("*.part")]

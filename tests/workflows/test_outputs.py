@@ -280,6 +280,22 @@ def test_the_answers_to_a_stream_stay_where_it_was_cut_off(single, tmp_path, mon
     assert [row["line"] for row in rows_of(part)] == [1]
 
 
+def test_answers_in_the_folder_that_is_read_are_refused_and_not_read_as_texts(single, tmp_path, capsys):
+    folder = tmp_path / "posts"
+    for label in "ab":
+        (folder / label).mkdir(parents=True)
+        for number in range(3):
+            (folder / label / f"{number}.txt").write_text("the boat on the river\n")
+    old = folder / "a" / "out.txt"
+    old.write_text("old answers\n")
+    told = ("predict", single.output, folder, "--overwrite", "--output")
+    assert f"lies in {folder}, a folder that is read" in refused(capsys, *told, old)
+    assert old.read_text() == "old answers\n"
+    old.unlink()
+    assert run(*told, tmp_path / "out.txt") == 0
+    assert len(rows_of(tmp_path / "out.txt")) == 6
+
+
 def test_a_folder_of_tables_is_known_by_its_files_and_not_by_the_output_in_it(tmp_path):
     folder = tmp_path / "tables"
     (folder / "deep").mkdir(parents=True)

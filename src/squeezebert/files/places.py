@@ -20,12 +20,18 @@ def check_place(
 ) -> None:
     """Raise `OptionError` where a file cannot be written, is not to be replaced, or is one that is read or kept.
 
-    `others` are the other files of the command, whether they are there or not; - is a stream and no file. What is
-    written line by line, and not `at_once`, may also be a device.
+    `others` are the other files of the command, whether they are there or not, or folders whose files it reads: a file
+    in one of those would be read as one of them. - is a stream and no file. What is written line by line, and not
+    `at_once`, may also be a device.
     """
     path = Path(name)
-    if any(other not in (None, "-") and _same(str(other), name) for other in others):
-        raise OptionError(f"{option} {name}: a file that this command reads or keeps; name another")
+    for other in others:
+        if other in (None, "-"):
+            continue
+        if _same(str(other), name):
+            raise OptionError(f"{option} {name}: a file that this command reads or keeps; name another")
+        if _holds(str(other), name):
+            raise OptionError(f"{option} {name}: lies in {other}, a folder that is read; name another place")
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise OptionError(f"{option} {name}: a folder; name a file")
     if not os.path.isdir(path.parent):  # noqa: PTH112
@@ -56,5 +62,13 @@ def _same(one: str, other: str) -> bool:
         if first.exists() and second.exists():
             return first.samefile(second)
         return first.resolve() == second.resolve()
+    except (OSError, ValueError):
+        return False
+
+
+def _holds(folder: str, name: str) -> bool:
+    """Whether a name is of something in a folder, at any depth."""
+    try:
+        return os.path.isdir(folder) and Path(name).resolve().is_relative_to(Path(folder).resolve())  # noqa: PTH112
     except (OSError, ValueError):
         return False
