@@ -331,14 +331,27 @@ class Predictor:
                 yield self._answer(self.probabilities(logits), tokens)
 
     def _windows(self, texts: Iterable[Text], batch_size: int | None) -> Iterator[list[Tokens]]:
-        """Tokenise texts, as many at a time as may be sorted by length together."""
-        index, source = 0, iter(texts)
+        """Tokenise texts, as many at a time as are computed side by side or sorted by length together.
+
+        What stands before a text that cannot be read, or before an error of the source, is answered first.
+        """
+        index, source, problem = 0, iter(texts), None
         size = _WINDOW
         if (batch_size or self._batch_size) == 1:
             size = 1 if self._cores == 1 else _A_CORE * self._cores
-        while items := list(itertools.islice(source, size)):
-            yield [self._encode(item, index + i) for i, item in enumerate(items)]
-            index += len(items)
+        while problem is None:
+            window: list[Tokens] = []
+            try:
+                for item in itertools.islice(source, size):
+                    window.append(self._encode(item, index + len(window)))
+            except Exception as error:  # noqa: BLE001 - raised below
+                problem = error
+            if window:
+                yield window
+            elif problem is None:
+                return
+            index += len(window)
+        raise problem
 
     def _encode(self, item: object, index: int) -> Tokens:
         text, text_pair = split_pair(item, index)
