@@ -8,11 +8,14 @@ mean of several draws of examples. Scores are average precision and nDCG of the 
 are TF-IDF, scored by Rocchio's formula with the ranker's weight of the disliked, by the ranker's own rule (mean and
 highest cosine), by the highest cosine alone, and by logistic regression, with the liked and disliked alone and with
 the whole feed taken for disliked; so are the encoder's vectors. Readers of three folders share folders with others,
-and all share the feed, so that their intervals are somewhat too narrow. Constants were chosen on the training split.
+and all share the feed, so that their intervals are somewhat too narrow. Small feeds, and those of which a large share
+is to the reader's taste, are drawn from the test split too, one for each reader, and compared with the mean and
+highest cosine alone, without and with as many disliked. Constants were chosen on the training split.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +32,11 @@ from squeezebert.data.statistics import paired_interval
 from squeezebert.runtime.ranking import Ranker, VectorStore
 
 READERS = {"one folder": (1, 5), "three folders": (3, 9)}  # folders a reader likes, examples of either side
+# Items of a feed, and the share of them that is to the reader's taste
+FEEDS = {
+    "one folder": ((5, 0.4), (20, 0.1), (20, 0.5), (50, 0.1), (50, 0.5), (50, 0.8), (200, 0.1), (200, 0.2)),
+    "three folders": ((20, 0.5), (50, 0.5), (100, 0.8), (200, 0.1), (200, 0.5), (600, 0.2)),
+}
 DRAWS = 3
 FIRST = 20
 DISLIKED = 0.25
@@ -38,7 +46,7 @@ OURS = "squeezebert rank"
 
 def likeness(items: np.ndarray, examples: np.ndarray) -> np.ndarray:
     cosines = items @ examples.T
-    return np.asarray(cosines.mean(1) + cosines.max(1))
+    return np.asarray(cosines.mean(1) + cosines.max(1)) if len(examples) else np.zeros(len(items))
 
 
 def simple_scores(name: str, items: np.ndarray, liked: np.ndarray, disliked: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,6 +101,34 @@ def measure(kind: str, train: Any, test: Any, known: Any, words: dict[str, np.nd
     }
 
 
+def measure_feeds(kind: str, train: Any, test: Any, known: Any) -> list[dict[str, Any]]:
+    """Average precision on feeds of few items, or with a large share to the reader's taste."""
+    (texts, names), (new, truth) = train, test
+    folders, count = READERS[kind]
+    folder_names, rows = np.unique(names), []
+    for (size, share), some in itertools.product(FEEDS[kind], (0, count)):
+        ours, cosines = [], []
+        for reader, folder in enumerate(folder_names):
+            random = np.random.default_rng([reader, size, round(100 * share), some])
+            others = [name for name in folder_names if name != folder]
+            inside = np.isin(names, taste := [folder, *random.choice(others, folders - 1, replace=False)])
+            liked = [texts[i] for i in random.choice(np.flatnonzero(inside), count, replace=False)]
+            disliked = [texts[i] for i in random.choice(np.flatnonzero(~inside), some, replace=False)]
+            relevant, fitting = np.isin(truth, taste), round(size * share)
+            feed = [*random.choice(np.flatnonzero(relevant), fitting, replace=False)]
+            feed += [*random.choice(np.flatnonzero(~relevant), size - fitting, replace=False)]
+            ranker = Ranker(known)
+            ranker.learn(liked, disliked)
+            items = [new[i] for i in feed]
+            X_NC, liked_LC, disliked_DC = (known.vectors(group).astype(float) for group in (items, liked, disliked))
+            simple = likeness(X_NC, liked_LC) - DISLIKED * likeness(X_NC, disliked_DC)
+            for found, values in ((ours, ranker.scores(items)), (cosines, simple)):
+                found.append(float(average_precision_score(relevant[feed], values)))
+        row = {"items": size, "share": share, "liked": count, "disliked": some, "ours": float(np.mean(ours))}
+        rows.append(row | {"cosines": float(np.mean(cosines)), "better": shown(paired_interval(ours, cosines))})
+    return rows
+
+
 def timed(options: Any, encoder: Any, texts: list[str]) -> dict[str, float]:
     """Seconds to rank ten thousand items whose vectors are kept, and texts a second where they are not."""
     some = texts[:500]
@@ -137,6 +173,7 @@ def main() -> None:
     found |= {"first": FIRST, "kinds": {}}
     for kind, (_, examples) in READERS.items():
         found["kinds"][kind] = {"examples": examples, "scores": measure(kind, train, test, known, words)}
+        found["kinds"][kind]["feeds"] = measure_feeds(kind, train, test, known)
         print(kind, json.dumps(found["kinds"][kind], indent=1), flush=True)
     write_record("ranking", options, encoder, found)
     if not options.timings_of_a_busy_machine:

@@ -337,25 +337,26 @@ def search_controls_table(record: dict[str, Any], shapes: dict[str, Any] | None 
     budget = max(cell["tokens"] for cell in cells)
     cells = [cell for cell in cells if cell["tokens"] == budget]
     tasks = list(dict.fromkeys(cell["task"] for cell in cells))
-    precisions = sorted({cell["precision"] for cell in cells})
-    scores: dict[tuple[str, str], dict[tuple[str, int], float]] = {(p, name): {} for p in precisions for name in about}
+    ways = sorted({(cell["precision"], cell["rate"]) for cell in cells})
+    scores: dict[Any, dict[tuple[str, int], float]] = {(way, name): {} for way in ways for name in about}
     for cell in cells:
-        scores[cell["precision"], cell["name"]][cell["task"], cell["seed"]] = cell["score"]
+        scores[(cell["precision"], cell["rate"]), cell["name"]][cell["task"], cell["seed"]] = cell["score"]
     leader = next(name for name, one in about.items() if one["searched"] and name.endswith(f" {shapes['budget']}"))
     lines = [
         "| network | time | spread | " + " | ".join([*tasks, "mean", f"{leader} is better by (95 %)"]) + " |",
         "|---|---:|---:|" + "---:|" * (len(tasks) + 2),
     ]
-    for (precision, name), found in scores.items():
+    for (way, name), found in scores.items():
         if not found:
             continue
-        shown = f"{name}, {precision}" if len(precisions) > 1 else name
+        precision, rate = way
+        shown = f"{name}, {precision} at {rate:g}" if len(ways) > 1 else name
         row = [shown, f"{about[name]['ratio']:.3f}", f"{about[name]['spread']:.1%}"]
         by_task = [[score for (task, _), score in found.items() if task == one] for one in tasks]
         row += [spread(one) if one else "" for one in by_task]
         row.append(f"{statistics.mean(map(statistics.mean, by_task)):.1f}" if all(by_task) else "")
         compared = name != leader and about[name]["level"]
-        row.append(_difference(scores[precision, leader], found, tasks) if compared else "")
+        row.append(_difference(scores[way, leader], found, tasks) if compared else "")
         lines.append("| " + " | ".join(row) + " |")
     told = (
         "Times are shares of the dense model's, medians of runs in turn; the spread is of those runs. Differences are "
@@ -810,6 +811,21 @@ def ranking_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{told} {job_told(record)}"])
 
 
+def ranking_feeds_table(record: dict[str, Any]) -> str:
+    """Average precision on small feeds and those of which a large share is to the reader's taste."""
+    lines = [
+        "| a reader likes | disliked | items | to their taste, % | MAP, squeezebert rank | mean and highest cosine | "
+        "first better by (95 %) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind, found in record["kinds"].items():
+        for feed in found["feeds"]:
+            row = [f"{kind}, {feed['liked']} liked", str(feed["disliked"]), str(feed["items"])]
+            row += [f"{100 * feed['share']:.0f}", f"{feed['ours']:.3f}", f"{feed['cosines']:.3f}"]
+            lines.append("| " + " | ".join([*row, difference(feed["better"], 1, 3)]) + " |")
+    return "\n".join([*lines, "", f"{record['readers']} readers, a feed of each. {job_told(record)}"])
+
+
 def summaries_table(record: dict[str, Any]) -> str:
     """ROUGE of each way on each corpus, and by how much the first is better, documents paired."""
     names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -1111,6 +1127,7 @@ TABLES = {
     "moderation_disguises": moderation_disguises_table,
     "moderation_cost": moderation_cost_table,
     "ranking": ranking_table,
+    "ranking_feeds": ranking_feeds_table,
     "summaries": summaries_table,
     "copies_pairs": copies_pairs_table,
     "copies_sweep": copies_sweep_table,
@@ -1159,6 +1176,7 @@ SOURCES = {
     "moderation_promise": "moderation",
     "moderation_disguises": "moderation",
     "moderation_cost": "moderation",
+    "ranking_feeds": "ranking",
     "bulk_day": "bulk",
     "copies_pairs": "copies",
     "copies_sweep": "copies",

@@ -57,10 +57,10 @@ def test_a_record_names_its_places_and_nothing_else_changes(script):
     )
 
 
-def cells_of(script, shapes, name, scores, task="RTE", precision="fp32"):
+def cells_of(script, shapes, name, scores, task="RTE", precision="fp32", rate=2e-4):
     """Cells of one network and task, a seed a score."""
     network = script("records").short_hash(shapes["shapes"][name]["shape"], precision)
-    about = {"name": name, "task": task, "tokens": 1000, "precision": precision, "network": network}
+    about = {"name": name, "task": task, "tokens": 1000, "precision": precision, "rate": rate, "network": network}
     return [
         {**about, "cell": f"{task} {name} {network} {seed}", "seed": seed, "score": score}
         for seed, score in enumerate(scores, start=1)
@@ -128,5 +128,9 @@ def test_cells_of_other_shapes_or_another_precision_are_not_mixed_in(script, sha
     halved = cells_of(script, shapes, "a", [40, 41], precision="bf16")
     assert {cell["cell"] for cell in halved}.isdisjoint(cell["cell"] for cell in new)
     _, rows = rows_of(script, shapes, [*leader, *new, *halved])
-    assert rows.keys() == {"evolution 0.45x, fp32", "a, fp32", "a, bf16"}
-    assert rows["a, bf16"][-1] == ""
+    assert rows.keys() == {"evolution 0.45x, fp32 at 0.0002", "a, fp32 at 0.0002", "a, bf16 at 0.0002"}
+    assert rows["a, bf16 at 0.0002"][-1] == ""
+    slower = cells_of(script, shapes, "a", [30, 31], rate=1e-4)
+    _, rows = rows_of(script, shapes, [*leader, *new, *slower])
+    assert rows["a, fp32 at 0.0002"][2] == "50.5 ± 0.7"
+    assert rows["a, fp32 at 0.0001"][2:] == ["30.5 ± 0.7", "30.5", ""]

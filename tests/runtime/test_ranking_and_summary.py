@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from squeezebert.files.errors import FolderError, OptionError
-from squeezebert.runtime import summary
+from squeezebert.runtime import ranking, summary
 from squeezebert.runtime.folders import Folders
 from squeezebert.runtime.predictor import load
 from squeezebert.runtime.ranking import Ranker, VectorStore
@@ -69,34 +69,130 @@ def test_a_reader_of_two_subjects_gets_both(encoder):
     assert sum(30 <= place < 60 for place in best) >= 10
 
 
-def test_scores_are_cosines_in_even_directions_and_a_regression(encoder):
+class Drawn:
+    """A store whose texts have vectors that were drawn: each about a subject that it is named after."""
+
+    def __init__(self, seed=0):
+        self.random = np.random.default_rng(seed)
+        self.common = self.random.normal(size=32)
+        self.subjects, self.known = {}, {}
+
+    def vectors(self, texts):
+        rows = [self.known.setdefault(text, self._vector(text)) for text in texts]
+        return np.array(rows, np.float32).reshape(len(rows), 32)
+
+    def _vector(self, text):
+        name = text.split()[0]
+        subject = self.subjects.setdefault(name, self.random.normal(size=32))
+        vector = self.common + subject + 0.8 * self.random.normal(size=32)
+        return vector / np.linalg.norm(vector)
+
+
+def precision(relevant, scores):
+    hits = np.array(relevant)[np.argsort(-scores, kind="stable")]
+    return float((hits.cumsum() / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+def cosines_of(store, items, liked):
+    cosines = store.vectors(items).astype(float) @ store.vectors(liked).astype(float).T
+    return cosines.mean(1) + cosines.max(1)
+
+
+def test_scores_are_cosines_and_what_the_items_tell(encoder, monkeypatch):
     items, liked, disliked = made_up(TRAVEL, 20, 1), made_up(TRAVEL, 3, 2), made_up(HOME, 2, 3)
+    by_text = dict(zip(items, np.linspace(0.05, 0.95, 20), strict=True))
+    vector_of = {vector.tobytes(): by_text[item] for item, vector in zip(items, encoder.encode(items), strict=True)}
+    monkeypatch.setattr(
+        ranking, "_to_taste", lambda X_NC, _: (np.array([vector_of[row.tobytes()] for row in X_NC]), 0.07)
+    )
     ranker = Ranker(VectorStore(encoder))
     ranker.learn(liked, disliked)
-    X = encoder.encode([*items, *liked, *disliked]).astype(float)
-    X -= X.mean(0)
-    spread = X.T @ X / len(X)
+    others = 1 - np.linspace(0.05, 0.95, 20) ** 4
+    raw = encoder.encode([*items, *liked, *disliked]).astype(float)
+    middle = others @ raw[:20] / others.sum()
+    X = raw - middle
+    spread = (others[:, None] * X[:20]).T @ X[:20] / others.sum()
     # Mahalanobis' inner product: x' (S + 3 mean variance)^-1 y, as a cosine
     inverse = np.linalg.inv(spread + 3 * np.trace(spread) / X.shape[1] * np.eye(X.shape[1]))
     products = X @ inverse @ X.T
-    cosines = products / np.sqrt(np.outer(products.diagonal(), products.diagonal()))
-    expected = cosines[:20, 20:23].mean(1) + cosines[:20, 20:23].max(1)
-    expected -= (cosines[:20, 23:].mean(1) + cosines[:20, 23:].max(1)) / 4
+    even = products / np.sqrt(np.outer(products.diagonal(), products.diagonal()))
+    parts = []
+    for cosines in (raw @ raw.T, even):
+        parts.append(cosines[:20, 20:23].mean(1) + cosines[:20, 20:23].max(1))
+        parts[-1] -= (cosines[:20, 23:].mean(1) + cosines[:20, 23:].max(1)) / 4
     # Liked against the items and the disliked, both sides as heavy
-    vectors = encoder.encode([*liked, *items, *disliked]).astype(float) - encoder.encode(items).mean(0)
-    rows = np.concatenate([vectors, np.ones((25, 1))], axis=1)
-    weights = np.r_[[0.5 / 3] * 3, [0.5 / 22] * 22]
+    rows = np.concatenate([X[20:23], X[:20], X[23:]])
+    weights = np.r_[[0.5 / 3] * 3, 0.5 * np.r_[others, 1, 1] / (others.sum() + 2)]
     fitted = LogisticRegression(C=3000, fit_intercept=False, tol=1e-10, max_iter=5000)
-    fitted.fit(rows, [1] * 3 + [0] * 22, sample_weight=weights)
-    told = vectors[3:23] @ fitted.coef_[0, :-1]
-    halves = [(one - one.mean()) / one.std() for one in (expected, told)]
-    np.testing.assert_allclose(ranker.scores(items), sum(halves), atol=0.02)
-    order = np.random.default_rng(0).permutation(20)
-    np.testing.assert_allclose(ranker.scores([items[i] for i in order]), ranker.scores(items)[order], atol=2e-5)
-    twice = ranker.scores([*items, *items])
-    assert (twice[:20] == twice[20:]).all()
+    fitted.fit(np.concatenate([rows, np.ones((25, 1))], axis=1), [1] * 3 + [0] * 22, sample_weight=weights)
+    parts.append(X[:20] @ fitted.coef_[0, :-1])
+    near, even, told = ((one - one.mean()) / one.std() for one in parts)
+    trust = 2 * (1 - 1 / 3) * others.sum() / (others.sum() + 50) / 2
+    np.testing.assert_allclose(ranker.scores(items), near + trust * (even + told), atol=0.02)
     assert ranker.rank([items[0]])[0][0] == 0
     assert len({score for _, score in ranker.rank([items[0]] * 5)}) == 1
+
+
+def test_neither_the_order_nor_repetition_of_items_and_examples_changes_a_score(encoder):
+    items, liked, disliked = made_up(TRAVEL, 20, 1), made_up(TRAVEL, 3, 2), made_up(HOME, 2, 3)
+    ranker = Ranker(VectorStore(encoder))
+    ranker.learn(liked, disliked)
+    scores = ranker.scores(items)
+    order = np.random.default_rng(0).permutation(20)
+    assert (ranker.scores([items[i] for i in order]) == scores[order]).all()
+    assert (ranker.scores([*items, *items[:2] * 30]) == np.r_[scores, np.tile(scores[:2], 30)]).all()
+    ranker.learn([*liked[::-1], *liked[:1] * 5], disliked * 2)
+    assert (ranker.scores(items) == scores).all()
+
+
+def test_few_items_are_ranked_by_how_like_the_liked_they_are():
+    store = Drawn()
+    ranker = Ranker(store)
+    ranker.learn(["cats are liked"])
+    items = ["cats are nice", "stocks fell", "cats are nice", "elections are over", "goals were late"]
+    assert {place for place, _ in ranker.rank(items)[:2]} == {0, 2}
+    ranker.learn([], ["cats are liked"])
+    assert {place for place, _ in ranker.rank(items)[-2:]} == {0, 2}
+
+
+@pytest.mark.parametrize(("size", "share"), [(10, 0.5), (50, 0.5), (50, 0.8), (200, 0.5), (600, 0.3)])
+def test_a_feed_that_is_largely_to_the_readers_taste_is_ranked_as_well_as_by_cosines(size, share):
+    ours, cosines = [], []
+    for seed in range(20):
+        store = Drawn(seed)
+        liked = [f"cats {i}" for i in range(5)]
+        relevant = np.arange(size) < size * share
+        items = [f"cats or {i}" if fits else f"{i % 40} or {i}" for i, fits in enumerate(relevant)]
+        ranker = Ranker(store)
+        ranker.learn(liked)
+        ours.append(precision(relevant, ranker.scores(items)))
+        cosines.append(precision(relevant, cosines_of(store, items, liked)))
+    assert np.mean(ours) > np.mean(cosines) - 0.005
+
+
+def test_a_large_feed_tells_more_than_cosines_do():
+    ours, cosines = [], []
+    for seed in range(10):
+        store = Drawn(seed)
+        liked = [f"{name} {i}" for name in ("cats", "tea", "boats") for i in range(3)]
+        names = ["cats", "tea", "boats", *(str(i) for i in range(77))]
+        items = [f"{name} or {i}" for i in range(10) for name in names]
+        ranker = Ranker(store)
+        ranker.learn(liked)
+        relevant = [not item[0].isdigit() for item in items]
+        ours.append(precision(relevant, ranker.scores(items)))
+        cosines.append(precision(relevant, cosines_of(store, items, liked)))
+    assert np.mean(ours) > np.mean(cosines) + 0.02
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_the_share_to_a_readers_taste_is_told_from_how_near_the_liked_are_to_each_other(share):
+    store = Drawn(1)
+    fits = np.arange(400) < 400 * share
+    items = store.vectors([f"cats or {i}" if fit else f"{i % 40} or {i}" for i, fit in enumerate(fits)])
+    ours, found = ranking._to_taste(items, store.vectors([f"cats {i}" for i in range(9)]))
+    assert found == pytest.approx(share, abs=0.12)
+    assert ours[fits].mean() > ours[~fits].mean() + 0.3
 
 
 def test_nothing_is_known_of_a_new_reader(encoder):

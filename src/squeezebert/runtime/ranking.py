@@ -23,17 +23,28 @@ from squeezebert.runtime.tokens import check_several
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-# How strongly directions in which all items differ count less: none at a large share, by their variance alone at 0
-_EVENNESS = 3.0
 # What a disliked item counts next to a liked one: as in Rocchio's formula, which finds that dislikes say less
 _DISLIKED = 0.25
+# What the items tell counts so much at most; half of it where so many distinct ones are not to the reader's taste, and
+# half of that where such a share is
+_TOLD = 2.0
+_MANY = 50
+_SHARE = 0.07
+# An item is left out of what the items tell as it is likely to be to the reader's taste, to this power: one that is
+# in doubt stays in, because it is a near miss, which tells most
+_SURE = 4
+# How strongly directions in which all items differ count less: none at a large share, by their variance alone at 0
+_EVENNESS = 3.0
 _SMALLEST = 1e-12
 # Items that stand for all in the regression, and how strongly its weights are drawn to zero
 _AT_LARGE = 1000
 _PENALTY = 1 / 1500
+# Steps in which the share is found, and the log-odds beyond which an item counts as certain
+_STEPS = 30
+_CERTAIN = 30.0
 # A spread below which scores differ by rounding alone
 _SAME = 1e-6
-# Scores are rounded to so many places, so that equal items stay equal wherever they stand among the others
+# Scores are rounded to so many places, so that items of equal vectors stay equal wherever they stand among the others
 _PLACES = 5
 
 
@@ -126,13 +137,17 @@ class VectorStore:
 class Ranker:
     """What one reader likes.
 
-    An item's score has two halves. One is its mean cosine with the liked items and its highest, so that a reader of
-    several subjects is served as one of a single one is; less a quarter of the same with the disliked (Rocchio 1971
-    weighs them so). Cosines are taken from the middle of all items, in directions weighed by how little the items
-    differ in them: what they have in common, and what tells any of them from any other, says little about taste. The
-    other half is a logistic regression that tells the liked from the items at large, which serves best a reader of
-    one subject (most items are not to anyone's taste, so that they stand for the disliked: Elkan and Noto 2008). The
-    halves are brought to the same spread over the items.
+    An item's score is its mean cosine with the liked items and its highest, so that a reader of several subjects is
+    served as one of a single one is; less a quarter of the same with the disliked (Rocchio 1971 weighs them so). To
+    this is added what the items tell of each other, in two parts of the same spread. One is the same, with cosines
+    from the items' middle, in directions weighed by how little the items differ in them: what they have in common, and
+    what tells any of them from any other, says little about taste. The other is a logistic regression that tells the
+    liked from the items at large, which serves best a reader of one subject (Elkan and Noto 2008).
+
+    Both take the items for what is not to the reader's taste. So an item counts in them by how likely it is not, as
+    the liked items' nearness to each other shows; and both count the less, the fewer items that leaves, the larger the
+    share that is to the reader's taste, and the fewer the liked are. Few items, a feed that was chosen for the reader,
+    and one that follows a single liked item are ranked by the cosines alone. Repeated items and examples count once.
     """
 
     def __init__(self, store: VectorStore) -> None:
@@ -147,7 +162,7 @@ class Ranker:
         """
         if not len(liked) and not len(disliked):
             raise OptionError("nothing liked and nothing disliked: give at least one item")
-        self._liked, self._disliked = self.store.vectors(liked), self.store.vectors(disliked)
+        self._liked, self._disliked = self._distinct(liked)[0], self._distinct(disliked)[0]
 
     def scores(self, items: Iterable[str]) -> Array:
         """Return how much each item is to the reader's taste, (N,): higher the more, 0 for all of a new reader.
@@ -155,20 +170,23 @@ class Ranker:
         Scores of one call can be compared, and those of two calls cannot: they depend on the items. Raises `TextError`
         for a str alone.
         """
-        check_several(items)
-        items = list(items)
-        X_NC = self.store.vectors(items)
-        count = len(X_NC)
-        everything = np.concatenate([X_NC, self._liked, self._disliked])
-        if not count or len(everything) == count:
-            return np.zeros(count)
-        even = _evened(everything)
-        liked, disliked = even[count : count + len(self._liked)], even[count + len(self._liked) :]
-        near = _likeness(even[:count], liked) - _DISLIKED * _likeness(even[:count], disliked)
-        keys = [text_key(item, i) for i, item in enumerate(items)]
-        some = np.array(sorted(range(count), key=keys.__getitem__)[:_AT_LARGE])  # the same ones in any order of items
-        told = _told_apart(X_NC, X_NC[some], self._liked, self._disliked)
-        return np.asarray(np.round(_levelled(near) + _levelled(told), _PLACES))
+        X_NC, places = self._distinct(items)
+        if not len(X_NC) or not len(self._liked) + len(self._disliked):
+            return np.zeros(len(places))
+        if len(self._liked):
+            found = _taste(X_NC, self._liked, self._disliked)
+        else:
+            found = -_taste(X_NC, self._disliked, self._liked)
+        return np.asarray(np.round(found, _PLACES)[places])
+
+    def _distinct(self, texts: Iterable[str]) -> tuple[Vectors, NDArray[np.intp]]:
+        """The vectors of distinct texts, in an order that is the same for the same texts, and each text's place."""
+        check_several(texts)
+        texts = list(texts)
+        vectors = self.store.vectors(texts)
+        keys = np.array([text_key(text, i) for i, text in enumerate(texts)], dtype="S64")
+        _, first, places = np.unique(keys, return_index=True, return_inverse=True)
+        return vectors[first], places
 
     def rank(self, items: Sequence[str], top: int | None = None) -> list[tuple[int, float]]:
         """Return the places of items in `items` with their scores, best first; equal ones stay in their order.
@@ -182,28 +200,70 @@ class Ranker:
         return [(int(place), float(scores[place])) for place in order]
 
 
-def _evened(X_NC: Vectors) -> Vectors:
-    """The vectors from their middle, directions in which they differ much made shorter, each of length 1 (N, C)."""
-    centred = X_NC - X_NC.mean(0)
-    spread_CC = (centred.T @ centred).astype(np.float64) / len(centred)
-    values, basis = np.linalg.eigh(spread_CC)
-    lengths = np.sqrt(np.clip(values, 0, None) + _EVENNESS * values.mean() + _SMALLEST)
-    even = centred @ (basis / lengths).astype(np.float32)
-    return np.asarray(even / np.maximum(np.linalg.norm(even, axis=1, keepdims=True), _SMALLEST))
+def _taste(X_NC: Vectors, liked_LC: Vectors, disliked_DC: Vectors) -> Array:
+    """How much each of distinct items is to a taste, (N,); the items' order is to be one by chance."""
+    near = _levelled(_likeness(X_NC, liked_LC, disliked_DC))
+    ours_N, share = _to_taste(X_NC, liked_LC)
+    others_N = (1 - ours_N**_SURE).astype(np.float32)
+    many = float(others_N.sum())
+    trust = _TOLD * (1 - 1 / len(liked_LC)) * many / (many + _MANY) / (1 + (share / _SHARE) ** 3)
+    if not trust:
+        return near
+    even, liked, disliked = _evened(others_N, X_NC, liked_LC, disliked_DC)
+    told = _told_apart(X_NC, others_N, liked_LC, disliked_DC)
+    return np.asarray(near + trust * (_levelled(_likeness(even, liked, disliked)) + _levelled(told)))
 
 
-def _told_apart(X_NC: Vectors, some_SC: Vectors, liked_LC: Vectors, disliked_DC: Vectors) -> Array:
-    """How surely each item is one of the liked rather than of some items at large and the disliked, (N,); or, where
-    nothing is liked, not one of the disliked.
+def _to_taste(X_NC: Vectors, liked_LC: Vectors) -> tuple[Array, float]:
+    """How likely each item is one of those to the reader's taste, (N,), and their share: 0 where one item is liked.
+
+    An item's highest cosine with the liked is normally distributed about one value where it is to the reader's taste,
+    and about a lower one where not. The first is that of the liked with each other, unless items that are at least as
+    near show a higher one; all else is found by expectation and maximisation (Dempster, Laird and Rubin 1977).
     """
-    sign, ours, others = 1.0, liked_LC, np.concatenate([some_SC, disliked_DC])
-    if not len(liked_LC):
-        sign, ours, others = -1.0, disliked_DC, some_SC
-    rows, middle = np.concatenate([ours, others]), some_SC.mean(0)
-    counts = np.repeat([0.5 / len(ours), 0.5 / len(others)], [len(ours), len(others)]).astype(np.float32)
+    if len(liked_LC) < 2:
+        return np.zeros(len(X_NC)), 0.0
+    near_N = (X_NC @ liked_LC.T).astype(np.float64).max(1)
+    cosines_LL = (liked_LC @ liked_LC.T).astype(np.float64)
+    np.fill_diagonal(cosines_LL, -np.inf)
+    own_L = cosines_LL.max(1)
+    high, variance, share = own_L.mean(), near_N.var() + _SMALLEST, 0.5
+    low = min(near_N.mean(), high - np.sqrt(variance))
+    for _ in range(_STEPS):
+        odds_N = ((near_N - low) ** 2 - (near_N - high) ** 2) / (2 * variance) + np.log(share / (1 - share))
+        ours_N = 1 / (1 + np.exp(-np.clip(odds_N, -_CERTAIN, _CERTAIN)))
+        others_N = 1 - ours_N
+        share = float(ours_N.sum() + 1) / (len(X_NC) + 2)
+        high = max(own_L.mean(), (ours_N @ near_N + own_L.sum()) / (ours_N.sum() + len(own_L)))
+        squares = others_N @ (near_N - low) ** 2 + ours_N @ (near_N - high) ** 2 + ((own_L - high) ** 2).sum()
+        variance = squares / (len(X_NC) + len(own_L)) + _SMALLEST
+        low = min(others_N @ near_N / others_N.sum(), high - np.sqrt(variance))  # at least a spread apart
+    return np.asarray(ours_N), share
+
+
+def _evened(others_N: Vectors, X_NC: Vectors, *examples: Vectors) -> list[Vectors]:
+    """The vectors from the items' middle, directions in which they differ much made shorter, each of length 1."""
+    total = float(others_N.sum())
+    middle = others_N @ X_NC / total
+    centred = X_NC - middle
+    values, basis = np.linalg.eigh(((others_N[:, None] * centred).T @ centred).astype(np.float64) / total)
+    lengths = np.sqrt(np.clip(values, 0, None) + _EVENNESS * values.mean() + _SMALLEST)
+    shorter_CC = (basis / lengths).astype(np.float32)
+    even = [(vectors - middle) @ shorter_CC for vectors in (X_NC, *examples)]
+    return [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), _SMALLEST) for one in even]
+
+
+def _told_apart(X_NC: Vectors, others_N: Vectors, liked_LC: Vectors, disliked_DC: Vectors) -> Array:
+    """How surely each item is one of the liked rather than of some items at large and the disliked, (N,)."""
+    some_SC, counts_S = X_NC[:_AT_LARGE], others_N[:_AT_LARGE]
+    middle = counts_S @ some_SC / counts_S.sum()
+    rows = np.concatenate([liked_LC, some_SC, disliked_DC])
+    against = np.concatenate([counts_S, np.ones(len(disliked_DC), np.float32)])
+    counts = np.concatenate([np.full(len(liked_LC), 0.5 / len(liked_LC)), 0.5 * against / against.sum()])
     x = np.concatenate([rows - middle, np.ones((len(rows), 1), np.float32)], axis=1)
-    weights = fit_logistic(x, (np.arange(len(rows)) < len(ours)).astype(np.int64), 2, _PENALTY, counts)
-    return np.asarray(sign * ((X_NC - middle) @ (weights[:-1, 1] - weights[:-1, 0])), np.float64)
+    ours = (np.arange(len(rows)) < len(liked_LC)).astype(np.int64)
+    weights = fit_logistic(x, ours, 2, _PENALTY, counts.astype(np.float32))
+    return np.asarray((X_NC - middle) @ (weights[:-1, 1] - weights[:-1, 0]), np.float64)
 
 
 def _levelled(scores: Array) -> Array:
@@ -212,11 +272,14 @@ def _levelled(scores: Array) -> Array:
     return np.asarray((scores - scores.mean()) / spread if spread > _SAME else np.zeros(len(scores)))
 
 
-def _likeness(X_NC: Vectors, examples_MC: Vectors) -> Array:
-    if not len(examples_MC):
-        return np.zeros(len(X_NC))
-    cosines = (X_NC @ examples_MC.T).astype(np.float64)
-    return np.asarray(cosines.mean(1) + cosines.max(1))
+def _likeness(X_NC: Vectors, liked_LC: Vectors, disliked_DC: Vectors) -> Array:
+    """Mean and highest cosine with the liked, less a share of the same with the disliked, (N,)."""
+    found = np.zeros(len(X_NC))
+    for examples, weight in ((liked_LC, 1.0), (disliked_DC, -_DISLIKED)):
+        if len(examples):
+            cosines = (X_NC @ examples.T).astype(np.float64)
+            found += weight * (cosines.mean(1) + cosines.max(1))
+    return found
 
 
 def check_same(encoder: Predictor, digest: str, what: str) -> None:
