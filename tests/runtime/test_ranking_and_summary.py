@@ -236,6 +236,48 @@ def test_no_text_is_read_twice(counted, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["v.npz"]
 
 
+def test_a_store_stays_private_and_behind_its_link(encoder, tmp_path):
+    real, link = tmp_path / "real.npz", tmp_path / "link.npz"
+    VectorStore(encoder, real).save()
+    real.chmod(0o600)
+    link.symlink_to(real)
+    store = VectorStore(encoder, link)
+    store.vectors(["a boat"])
+    store.save()
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert len(VectorStore(encoder, real)) == 1
+
+
+def test_any_damage_to_a_store_is_named(encoder, tmp_path):
+    path = tmp_path / "v.npz"
+    store = VectorStore(encoder, path)
+    store.vectors(["a boat", "a table"])
+    store.save()
+    whole, named = path.read_bytes(), 0
+    # The fields of the archive's entries: version needed, flags, method; and the head of an array
+    for entry in (whole.index(b"PK\x01\x02"), whole.index(b"\x93NUMPY")):
+        for offset in range(4, 90):
+            damaged = bytearray(whole)
+            damaged[entry + offset] ^= 0x41
+            path.write_bytes(damaged)
+            try:
+                VectorStore(encoder, path)
+            except FolderError as error:
+                assert "damaged" in str(error)
+                named += 1
+    assert named > 50
+
+
+def test_one_text_is_not_taken_for_its_characters(encoder):
+    store = VectorStore(encoder)
+    store.vectors(["a boat"])
+    for change in (store.keep, store.forget):
+        with pytest.raises(TextError):
+            change("a boat")
+    assert len(store) == 1
+
+
 def test_a_store_that_does_not_fit_is_named(encoder, single, tmp_path):
     path = tmp_path / "v.npz"
     store = VectorStore(encoder, path)

@@ -48,6 +48,34 @@ def test_tables_are_read_as_by_predict(words, tmp_path, capsys):
     assert table.read_text().startswith("id,body")
 
 
+def test_rows_that_were_skipped_before_a_kill_are_counted_after_it(words, tmp_path, capsys):
+    table = tmp_path / "texts.csv"
+    rows = ["id,text", "1,no gap", "2,the ___ wait", "3,none", "4,the ___ wait", "5,no more", "6,the ___ wait"]
+    table.write_text("\n".join(rows) + "\n")
+    told = ("complete", words.output, table, "--text", "text", "--skip-bad-rows", "--output", tmp_path / "out.jsonl")
+    assert run(*told) == 0
+    counted = capsys.readouterr().err.splitlines()[-1]
+    assert counted.startswith("skipped 3 rows")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out.jsonl").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        real = Completer.fill
+
+        def killed(self, text, *more):
+            if "more" in text:
+                raise KeyboardInterrupt
+            return real(self, text, *more)
+
+        patch.setattr(Completer, "fill", killed)
+        assert run(*told) == 130
+    (part,) = tmp_path.glob("out.jsonl.*.part")
+    assert part.read_text() == "".join(lines[:2])
+    capsys.readouterr()
+    assert run(*told) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("skipped 3 rows")
+    assert (tmp_path / "out.jsonl").read_text() == "".join(lines)
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [

@@ -6,13 +6,17 @@ import csv
 import io
 import json
 import os
+import select
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from squeezebert.files.errors import OptionError
-from squeezebert.workflows import copies, folders
-from squeezebert.workflows.outputs import open_part, stamp_of
+from squeezebert.files.errors import FolderError, OptionError
+from squeezebert.workflows import copies, folders, rank
+from squeezebert.workflows.outputs import open_output, open_part, stamp_of
 from tiny_checkpoints import texts
 from typed import refused, run
 
@@ -64,7 +68,8 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_as_one_that_was_not(answer, pos
     assert answer(posts, "--output", tmp_path / "whole", "--skip-bad-rows") == 0
     told = capsys.readouterr().err.splitlines()
     assert answer(posts, "--output", tmp_path / "out") == 1  # at the row with too few cells
-    assert "what was answered so far; the same command goes on behind it" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "what was answered so far; the same command with --skip-bad-rows goes on behind it" in said
     assert not (tmp_path / "out").exists()
     (part,) = tmp_path.glob("out.*.part")
     assert len(rows_of(part)) == BAD
@@ -270,6 +275,63 @@ def test_an_output_keeps_its_permissions_and_its_link(single, posts, tmp_path):
     assert link.is_symlink()
     assert len(rows_of(real)) == 29
     assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_came_while_a_run_began_is_not_replaced(encoder, posts, tmp_path, capsys, monkeypatch):
+    real = rank.load
+
+    def slow(*told):
+        (tmp_path / "out").write_text("another run's")
+        return real(*told)
+
+    monkeypatch.setattr(rank, "load", slow)
+    told = ("rank", encoder.folder, posts, "--liked", posts, "--skip-bad-rows", "--output", tmp_path / "out")
+    assert "is there already" in refused(capsys, *told)
+    assert (tmp_path / "out").read_text() == "another run's"
+    assert run(*told, "--overwrite") == 0
+    assert len(rows_of(tmp_path / "out")) == 29
+
+
+@pytest.mark.parametrize("rank", [None, "1"])
+def test_a_run_is_the_only_one_whatever_launched_it(rank, tmp_path, monkeypatch):
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    place = str(tmp_path / "out")
+    with open_output(place), pytest.raises(FolderError, match="another run"), open_output(place):
+        pass
+
+
+def command(*told):
+    return [sys.executable, "-m", "squeezebert", *(str(one) for one in told)]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="the system has no such names")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_what_is_open_already_is_written_to(name, single, tmp_path):
+    told = command("predict", single.output, tmp_path / "t.txt", "--output", name)
+    (tmp_path / "t.txt").write_text("the river\nthe boat\n")
+    piped = subprocess.run(told, capture_output=True, check=True).stdout
+    assert [json.loads(line)["text"] for line in piped.splitlines()] == ["the river", "the boat"]
+    log = tmp_path / "log"
+    log.write_bytes(b"older\n")
+    with log.open("ab") as file:
+        subprocess.run(told, stdout=file, check=True)
+    assert log.read_bytes() == b"older\n" + piped
+
+
+def test_standard_input_is_answered_as_it_comes(single):
+    told = command("predict", single.output, "-", "--threads", 2)
+    with subprocess.Popen(told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        for text in (b"the river", b"the boat"):
+            process.stdin.write(text + b"\n")
+            ready, _, _ = select.select([process.stdout], [], [], 60)
+            assert ready, "no answer until more texts come"
+            assert json.loads(process.stdout.readline())["text"] == text.decode()
+        process.stdin.write(b"".join(b"the river %d\n" % i for i in range(1000)) + b"the \xff boat\n")
+        process.stdin.close()
+        rest = [json.loads(line)["text"] for line in process.stdout]
+    assert rest == [f"the river {i}" for i in range(1000)]
+    assert process.returncode == 1
 
 
 def test_the_answers_to_a_stream_stay_where_it_was_cut_off(single, tmp_path, monkeypatch, capsys):

@@ -36,6 +36,23 @@ def feed(tmp_path):
     return tmp_path
 
 
+def test_plain_text_stands_beside_a_table_whose_column_is_named(encoder, feed, capsys):
+    table = feed / "items.csv"
+    table.write_text("id,titre\n" + table.read_text().split("\n", 1)[1])
+    assert run("rank", encoder.folder, table, "--liked", feed / "liked.txt", "--text", "titre") == 0
+    assert "40 items ranked by 5 liked" in capsys.readouterr().err
+
+
+def test_texts_that_are_longer_than_is_read_are_counted(encoder, feed, capsys):
+    with (feed / "items.csv").open("a") as file:
+        file.write(f"90,{'boat ' * 1000}\n91,{'boat ' * 1001}\n91,{'boat ' * 1001}\n")
+    told = ("rank", encoder.folder, feed / "items.csv", "--liked", feed / "liked.txt", "--text", "text")
+    for _ in range(2):  # whether they are read or known
+        assert run(*told, "--vectors", feed / "v.npz") == 0
+        said = capsys.readouterr().err
+        assert "2 texts were longer than the model's" in said
+
+
 def test_a_feed_is_ranked(encoder, feed, capsys, monkeypatch):
     told = ("rank", encoder.folder, feed / "items.csv", "--liked", feed / "liked.txt")
     told = (*told, "--disliked", feed / "disliked.jsonl", "--vectors", feed / "v.npz", "--text", "text")

@@ -18,14 +18,17 @@ LOCK = ".lock"
 
 
 @contextmanager
-def only_run(output: str | Path, *, inside: bool = False) -> Iterator[None]:
+def only_run(
+    output: str | Path, *, inside: bool = False, option: str = "--output", launched: bool = True
+) -> Iterator[None]:
     """Run a block as the only one that writes `output`; the system ends the right with the process, killed or not.
 
     The lock lies with the temporary files, so that an output stays empty until there is something to write; `inside`
     it lies in `output`, a folder that is there, where processes whose temporary files lie elsewhere find it too. Of
-    the processes of one launch, the first takes it for all. Raises `FolderError` when another run has it.
+    the processes of one launch, the first takes it for all, unless a process is always a run of its own (`launched`
+    is false). Raises `FolderError` when another run has it; `option` is what named it.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if launched and os.environ.get("RANK", "0") != "0":
         yield
         return
     user = os.getuid() if hasattr(os, "getuid") else 0
@@ -36,7 +39,7 @@ def only_run(output: str | Path, *, inside: bool = False) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise FolderError(
-            f"{output}: another run is writing it: wait until that has ended, or choose another --output"
+            f"{output}: another run is writing it: wait until that has ended, or choose another {option}"
         ) from error
     try:
         yield

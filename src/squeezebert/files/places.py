@@ -50,6 +50,12 @@ def check_place(
             part.unlink(missing_ok=True)
 
 
+def place_of(name: str | Path) -> Path:
+    """Return where a file lies: behind a symbolic link, which stays."""
+    path = Path(name)
+    return path.resolve() if path.is_symlink() else path
+
+
 def part_of(path: Path) -> Path:
     """Return where a file is written before it takes its name."""
     return path.with_name(f".{path.name}.part")

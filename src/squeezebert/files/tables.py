@@ -60,7 +60,7 @@ def read_rows(
 def skip_or_raise(error: RowError, skip_bad_rows: bool, on_skip: OnSkip | None) -> None:
     """Hand a bad row to `on_skip` if bad rows are skipped, otherwise raise it with the way out."""
     if not skip_bad_rows:
-        raise TableError(f"{error} (mend the row, or pass over such rows with --skip-bad-rows)")
+        raise TableError(f"{error} (mend the row, or pass over such rows with --skip-bad-rows)") from error
     if on_skip is not None:
         on_skip(error)
 

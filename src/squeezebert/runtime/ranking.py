@@ -6,16 +6,17 @@ It needs no torch: the encoder stays as it is. Legend: N items, M examples, C ch
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.numbers import check_whole
+from squeezebert.files.places import place_of
 from squeezebert.runtime.logistic import fit_logistic
 from squeezebert.runtime.predictor import Predictor, require_encoder
 from squeezebert.runtime.tokens import check_several
@@ -83,12 +84,17 @@ class VectorStore:
         return np.stack([self._known[key] for key in keys])
 
     def forget(self, texts: Iterable[str]) -> None:
-        """Leave out the vectors of texts that are gone."""
+        """Leave out the vectors of texts that are gone. Raises `TextError` for a str alone."""
+        check_several(texts)
         for i, text in enumerate(texts):
             self._known.pop(text_key(text, i), None)
 
     def keep(self, texts: Iterable[str]) -> int:
-        """Leave out the vectors of all but these texts, and return how many went."""
+        """Leave out the vectors of all but these texts, and return how many went.
+
+        Raises `TextError` for a str alone.
+        """
+        check_several(texts)
         kept = {text_key(text, i) for i, text in enumerate(texts)}
         gone = [key for key in self._known if key not in kept]
         for key in gone:
@@ -96,17 +102,23 @@ class VectorStore:
         return len(gone)
 
     def save(self) -> None:
-        """Write the vectors to the store's file, whole or not at all. Raises `OptionError` where it has none."""
+        """Write the vectors to the store's file, whole or not at all; its permissions stay, and a link to it.
+
+        Raises `OptionError` where it has none.
+        """
         if self.path is None:
             raise OptionError("this store has no file: give a path where it is made")
         check_same(self.encoder, self._model, "store")
-        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.part")
+        path = place_of(self.path)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         keys = np.array(list(self._known), dtype="S64")
         rows = np.stack(list(self._known.values())) if self._known else np.zeros((0, 0), np.float32)
         try:
             with part.open("wb") as stream:
+                if path.exists():
+                    shutil.copymode(path, part)
                 np.savez(stream, keys=keys, vectors=rows.astype(np.float32), model=np.array(self.encoder.digest))
-            part.replace(self.path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
@@ -119,7 +131,7 @@ class VectorStore:
             ours = model == self.encoder.digest
             if ours and len(rows) and rows.shape[1] != self.encoder.manifest.dimension:
                 raise ValueError("its vectors are of another length")
-        except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, BadZipFile) as error:
+        except Exception as error:  # damage shows itself in any of the libraries below
             # numpy's own words for a file of something else advise to load it as a pickle
             cause = "no arrays in it" if "pickle" in str(error) else error
             raise FolderError(

@@ -47,7 +47,7 @@ def sweep_table(options: CopiesOptions) -> str:
     if options.vectors is not None:
         check_place(options.vectors, "--vectors", others=(options.file, options.rule))
     vectors = None if options.vectors is None else Path(options.vectors)
-    with nullcontext() if vectors is None else only_run(vectors):
+    with nullcontext() if vectors is None else only_run(vectors, option="--vectors", launched=False):
         return _sweep(options, VectorStore(model, vectors), rule.threshold)
 
 
@@ -59,7 +59,7 @@ def _sweep(options: CopiesOptions, store: VectorStore, threshold: float) -> str:
         if example.text_pair is not None:
             raise OptionError(f"{example.place}: copies are of single texts: name the column to read, --text")
         examples.append(example)
-    with open_output(options.output) as stream:
+    with open_output(options.output, options.overwrite) as stream:
         bars = _Bars(disabled=None if options.output != "-" else not watched(stream))
         try:
             found = find_copies([example.text for example in examples], store, threshold, options.threads, bars.told)
@@ -104,7 +104,7 @@ def score_table(options: PairsScoreOptions) -> str:
         pairs, exact, copies = pairs + 1, exact + row["exact"], copies + row["copies"]
 
     made_by = ["pairs", scorer.model.digest, asdict(rule), options.text, options.text_pair, options.encoding]
-    with open_part(options.output, options.file, made_by, kept=count) as part:
+    with open_part(options.output, options.file, made_by, overwrite=options.overwrite, kept=count) as part:
         new = (example for example in examples if part.is_new(example.source, example.line))
         quiet = None if options.output != "-" else not watched(part.stream)
         with tqdm(initial=pairs, unit=" pairs", disable=quiet) as bar:

@@ -106,7 +106,7 @@ def sort_table(place: SorterPlace, options: FoldersSortOptions) -> str:
         counts["out of scope"] += row["out_of_scope"]
 
     made_by = ["folders", stamp_of(place.sorter), sorter.encoder.digest, options.text, options.encoding, options.top]
-    with open_part(options.output, options.file, made_by, kept=count) as part:
+    with open_part(options.output, options.file, made_by, overwrite=options.overwrite, kept=count) as part:
         quiet = None if options.output != "-" else not watched(part.stream)
         new = (example for example in examples if part.is_new(example.source, example.line))
         with tqdm(initial=counts["sorted"] + counts["unsure"], unit=" messages", disable=quiet) as bar:

@@ -5,7 +5,9 @@ Serves `complete` and `check`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,20 +81,30 @@ def answer_texts(
     if first is None:
         raise TableError(f"{given.texts}: no usable rows")
     table = given.texts if given.is_table else "-"
-    with open_part(output, table, [given.column, given.encoding, *made_by]) as part:
+    answered: Counter[tuple[object, ...]] = Counter()
+
+    def kept(row: Mapping[str, Any]) -> None:
+        answered[row["source"], row["line"], row["text"]] += 1
+
+    told = [given.column, given.encoding, *made_by]
+    with open_part(output, table, told, overwrite=overwrite, kept=kept) as part:
         quiet = None if output != "-" else not watched(part.stream)
         for example in tqdm(_all(first, examples), unit=" texts", disable=quiet):
             if not part.is_new(example.source, example.line, example.text):
+                written = json.loads(json_line({"row": [example.source, example.line, example.text]}))["row"]
+                answered[tuple(written)] -= 1
+                if answered[tuple(written)] < 0:
+                    skipped.append(RowError(example.source, example.line, "cannot be answered", "as before"))
                 continue
             try:
-                told = answer(example)
+                found = answer(example)
             except SqueezeBertError as error:
                 if not given.is_table:
                     raise
                 bad = RowError(example.source, example.line, "cannot be answered", str(error))
                 skip_or_raise(bad, given.skip_bad_rows, skipped.append)
                 continue
-            row = {"source": example.source, "line": example.line, "text": example.text, **told}
+            row = {"source": example.source, "line": example.line, "text": example.text, **found}
             part.stream.write(json_line(row))
             part.stream.flush()
     return skipped

@@ -190,7 +190,7 @@ def moderate_table(options: ModerateOptions) -> str:
     def kept(row: Mapping[str, Any]) -> None:
         counts[row["outcome"]] += 1
 
-    with open_part(options.output, options.file, made_by, kept=kept) as part:
+    with open_part(options.output, options.file, made_by, overwrite=options.overwrite, kept=kept) as part:
         stream = part.stream
         quiet = None if options.output != "-" else not watched(stream)
 

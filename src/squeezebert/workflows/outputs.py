@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from squeezebert.files.errors import OptionError
 from squeezebert.files.formats import allow_long_cells
+from squeezebert.files.lines import RowError
 from squeezebert.files.lock import only_run
-from squeezebert.files.places import check_place, part_of
+from squeezebert.files.places import check_place, part_of, place_of
 
 # Hexadecimal digits in the name of an unfinished output, and what it ends in
 _KEY = 8
@@ -39,16 +40,20 @@ def json_line(row: dict[str, Any]) -> str:
 def check_output(written: str, overwrite: bool, *others: str | None) -> None:
     """As `check_place`, but that - is standard output, and a device can be written to."""
     if written != "-":
-        check_place(written, overwrite=overwrite, others=others, at_once=False)
+        device = _is_device(Path(written))
+        check_place(written, overwrite=overwrite or device, others=others, at_once=not device)
 
 
 @contextmanager
-def open_output(name: str) -> Iterator[TextIO]:
+def open_output(name: str, overwrite: bool = True) -> Iterator[TextIO]:
     """Open a file to write lines to, which is there once all are written, or standard output for -.
 
-    Until then they lie beside it, so that a run that ends early leaves an older output as it was. A device is written
-    to at once. Raises `OptionError` where it cannot be written. Half a surrogate pair, as in the name of a file that
-    is not UTF-8, becomes its escape, which JSON reads.
+    Until then they lie beside it, so that a run that ends early leaves an older output as it was. A device, or what
+    the process has open already (/dev/stdout), is written to at once. Half a surrogate pair, as in the name of a file
+    that is not UTF-8, becomes its escape, which JSON reads.
+
+    Raises `OptionError` where it cannot be written, or is there by now and is not to be replaced; `FolderError` while
+    another run writes it.
     """
     if name == "-":
         if hasattr(sys.stdout, "reconfigure"):
@@ -57,13 +62,13 @@ def open_output(name: str) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    path = _place_of(name)
-    if path.exists() and not path.is_file():
-        with _opened(path, name) as stream:
+    if _is_device(Path(name)):
+        with _opened(Path(name), name, "a") as stream:  # a file behind it keeps what it has
             yield stream
         return
+    path = place_of(name)
     part = part_of(path)
-    with only_run(path):
+    with _only_writer(path, name, overwrite):
         try:
             with _opened(part, name) as stream:
                 _as_before(part, path)
@@ -74,10 +79,25 @@ def open_output(name: str) -> Iterator[TextIO]:
         part.replace(path)
 
 
-def _place_of(output: str) -> Path:
-    """Where an output lies: behind a symbolic link, which stays."""
-    path = Path(output)
-    return path.resolve() if path.is_symlink() else path
+@contextmanager
+def _only_writer(path: Path, name: str, overwrite: bool) -> Iterator[None]:
+    """As `only_run`, for a file that may have come since the command looked for it."""
+    with only_run(path, launched=False):
+        check_place(name, overwrite=overwrite, at_once=False)
+        yield
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a name is of a device or pipe, or of a file that the process has open, as /dev/stdout may be."""
+    if not path.exists():
+        return False
+    if not path.is_file():
+        return not path.is_dir()
+    while path.is_symlink():
+        if path.parent.resolve().name == "fd":  # /proc/PID/fd, where links lead to what has no other name
+            return True
+        path = path.parent / path.readlink()
+    return path.parent == Path("/dev/fd")
 
 
 def _opened(place: Path, output: str, mode: Literal["w", "a"] = "w") -> TextIO:
@@ -129,6 +149,7 @@ def open_part(
     table: str,
     made_by: Sequence[object],
     *,
+    overwrite: bool = True,
     form: Literal["jsonl", "csv"] = "jsonl",
     kept: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> Iterator[Part]:
@@ -139,16 +160,17 @@ def open_part(
     of before. Where the table is no file or folder, nothing goes on, and what was answered until then stays as well.
     What others left unfinished is named. Standard output and devices are written to at once.
 
-    Raises `OptionError` for an output that cannot be written, and when the last row that was answered did not come;
-    `FolderError` while another run writes the output.
+    Raises `OptionError` for an output that cannot be written, or is there by now and is not to be replaced, and when
+    the last row that was answered did not come; `FolderError` while another run writes the output.
     """
-    path = _place_of(output)
-    if output == "-" or (path.exists() and not path.is_file()):
+    if output == "-" or _is_device(Path(output)):
         with open_output(output) as stream:
             yield Part(stream)
         return
+    path = place_of(output)
     stamp = stamp_of(table, path) or uuid.uuid4().hex
-    with only_run(path), _open_kept(path, output, [table, stamp, form, *made_by], form, kept) as part:
+    told = [table, stamp, form, *made_by]
+    with _only_writer(path, output, overwrite), _open_kept(path, output, told, form, kept) as part:
         yield part
 
 
@@ -178,11 +200,15 @@ def _open_kept(
                 f"{place}: its last answer, to line {part.last[1]} of {part.last[0]}, is to none of these texts: "
                 "delete this file to begin anew"
             )
-    except BaseException:
+    except BaseException as error:
         if place.is_file() and not place.stat().st_size:
             place.unlink()
         elif part is not None and part.last is None:
-            more = "" if isinstance(told[1], str) else "; the same command goes on behind it"
+            more = "; the same command goes on behind it"
+            if isinstance(error.__cause__, RowError):  # mended, it is another table
+                more = "; the same command with --skip-bad-rows goes on behind it"
+            if isinstance(told[1], str):  # a stream comes but once
+                more = ""
             tqdm.write(f"{place}: what was answered so far{more}", file=sys.stderr)
         raise
     place.replace(path)
@@ -222,12 +248,12 @@ def _whole_answers(
     try:
         with place.open("rb") as file:
             for row, end in _csv_rows(file) if form == "csv" else _json_rows(file):
-                place_of = (_written(row["source"]), int(row["line"]))
+                at = (_written(row["source"]), int(row["line"]))
                 kept(row)
-                if place_of != last:
+                if at != last:
                     texts = deque()
                 texts.append(row.get("text"))
-                last, whole = place_of, end
+                last, whole = at, end
     except (ValueError, TypeError, KeyError, csv.Error):  # what a crash of the machine left: answers end before it
         pass
     return last, texts, whole

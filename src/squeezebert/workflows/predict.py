@@ -6,8 +6,11 @@ It needs no torch, holds a bounded number of rows, and shows progress when someb
 from __future__ import annotations
 
 import csv
+import select
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +18,7 @@ from tqdm import tqdm
 
 from squeezebert.data.options import DataOptions
 from squeezebert.data.reading import Example, read_examples
-from squeezebert.files.errors import OptionError, TableError
+from squeezebert.files.errors import OptionError, SqueezeBertError, TableError
 from squeezebert.runtime.predictor import Prediction, Predictor, load
 from squeezebert.workflows.job_options import PredictOptions
 from squeezebert.workflows.outputs import check_output, json_line, open_part, watched
@@ -60,17 +63,23 @@ def predict_table(options: PredictOptions) -> str:
     check_output(options.output, options.overwrite, options.file)
     made_by = ["predict", model.digest, options.text, options.text_pair, options.encoding, options.batch_size]
     made_by += [options.top]
-    with open_part(options.output, options.file, made_by, form=options.format, kept=kept) as part:
+    with open_part(
+        options.output, options.file, made_by, overwrite=options.overwrite, form=options.format, kept=kept
+    ) as part:
         write = writer(part.stream, options, header=part.last is None)
         new = (example for example in examples if part.is_new(example.source, example.line))
         quiet = None if options.output != "-" else not watched(part.stream)
         with tqdm(total=total, initial=before, unit=" texts", disable=quiet) as bar:
-            for count, (example, answer) in enumerate(answered(model, new, options.batch_size), start=1):
-                write(example, answer)
-                cut += answer.truncated
-                bar.update()
-                if count % _FLUSH_EVERY == 0:
-                    part.stream.flush()
+            windows = as_they_come(new) if options.file == "-" else (new,)
+            for window in windows:
+                for example, answer in answered(model, window, options.batch_size):
+                    write(example, answer)
+                    count += 1
+                    cut += answer.truncated
+                    bar.update()
+                    if count % _FLUSH_EVERY == 0:
+                        part.stream.flush()
+                part.stream.flush()
     padding = model.padding / max(1, model.tokens + model.padding)
     said = [f"{count} texts of {model.tokens} tokens; {padding:.1%} of what was computed is padding"]
     if before:
@@ -95,6 +104,34 @@ def answered(
 
     for answer in model.predict(texts(), batch_size=batch_size):
         yield waiting.pop(0), answer
+
+
+def as_they_come(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Part what is read from standard input wherever the next would have to be waited for.
+
+    What stands before a row that cannot be read comes before its error does.
+    """
+    window: list[Example] = []
+    try:
+        for example in examples:
+            window.append(example)
+            if len(window) == _FLUSH_EVERY or not _more_has_come():
+                yield window
+                window = []
+    except SqueezeBertError:
+        yield window
+        raise
+    yield window
+
+
+def _more_has_come() -> bool:
+    """Whether standard input can be read without waiting; what cannot be asked is not waited for either."""
+    try:
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    except (UnsupportedOperation, TypeError):  # a program's own stream, all of which is there
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def checked(examples: Iterable[Example], pair: bool | None) -> Iterator[Example]:

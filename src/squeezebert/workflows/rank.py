@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -13,8 +14,9 @@ from squeezebert.data.reading import Example, read_examples
 from squeezebert.files.errors import OptionError, TableError
 from squeezebert.files.lock import only_run
 from squeezebert.files.places import check_place
-from squeezebert.runtime.predictor import load
+from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.ranking import Ranker, VectorStore
+from squeezebert.runtime.tokens import Tokenizer
 from squeezebert.workflows.job_options import RankOptions
 from squeezebert.workflows.outputs import check_output, json_line, open_output
 
@@ -32,9 +34,14 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
     check_output(options.output, options.overwrite, *others)
     if options.vectors is not None:
         check_place(options.vectors, "--vectors", others=others[:-1])
-    path = None if options.vectors is None else Path(options.vectors)
     model = load(options.folder, options.threads, options.precision)
-    with nullcontext() if path is None else only_run(path):
+    with open_output(options.output, options.overwrite) as stream:
+        return _rank(options, model, stream, report)
+
+
+def _rank(options: RankOptions, model: Predictor, stream: TextIO, report: Callable[[str], None]) -> str:
+    path = None if options.vectors is None else Path(options.vectors)
+    with nullcontext() if path is None else only_run(path, option="--vectors", launched=False):
         store = VectorStore(model, path)
         known = len(store)
         liked, disliked, items = (
@@ -56,20 +63,33 @@ def rank_table(options: RankOptions, report: Callable[[str], None]) -> str:
     ranker = Ranker(store)
     ranker.learn([example.text for example in liked], [example.text for example in disliked])
     best = ranker.rank([item.text for item in items], options.top) if items else []
-    with open_output(options.output) as stream:
-        for number, (place, score) in enumerate(best, start=1):
-            item = items[place]
-            about = {"rank": number, "score": score, "source": item.source, "line": item.line, "text": item.text}
-            stream.write(json_line(about))
+    for number, (place, score) in enumerate(best, start=1):
+        item = items[place]
+        about = {"rank": number, "score": score, "source": item.source, "line": item.line, "text": item.text}
+        stream.write(json_line(about))
     said = f"{len(items)} items ranked by {len(liked)} liked and {len(disliked)} disliked; {read} read"
-    return f"{said}; vectors of {gone} texts forgotten" if options.forget else said
+    if options.forget:
+        said += f"; vectors of {gone} texts forgotten"
+    cut = _cut(model.tokenizer, {*texts})
+    if cut:
+        longest = model.manifest.max_length
+        said += f"\n{cut} texts were longer than the model's {longest} tokens: they were ranked by their beginnings"
+    return said
+
+
+def _cut(tokenizer: Tokenizer, texts: Iterable[str]) -> int:
+    """How many texts are longer than is read; those of fewer bytes than tokens are not tokenised to know it."""
+    most = tokenizer.max_length - 2
+    return sum(tokenizer.encode(text).truncated for text in texts if len(text.encode("utf-8", "replace")) > most)
 
 
 def _items(source: str | None, options: RankOptions, report: Callable[[str], None]) -> list[Example]:
     if source is None:
         return []
     skipped: list[TableError] = []
-    reading = DataOptions(text=options.text, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
+    # Plain text has no columns, and may stand beside a table that has
+    column = None if source.lower().removesuffix(".gz").endswith(".txt") else options.text
+    reading = DataOptions(text=column, encoding=options.encoding, skip_bad_rows=options.skip_bad_rows)
     examples = list(read_examples(source, reading, on_skip=skipped.append))
     for example in examples:
         if example.text_pair is not None:

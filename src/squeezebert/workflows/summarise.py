@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from typing import TextIO
 
 from tqdm import tqdm
 
 from squeezebert.files.errors import TableError
 from squeezebert.files.lines import printable, read_document
-from squeezebert.runtime.predictor import load
+from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.summary import first_sentences, summarise
 from squeezebert.workflows.job_options import SummariseOptions
 from squeezebert.workflows.outputs import check_output, json_line, open_output
@@ -23,6 +24,11 @@ def summarise_file(options: SummariseOptions) -> str:
     """
     check_output(options.output, options.overwrite, options.file)
     model = None if options.encoder is None else load(options.encoder, options.threads, options.precision)
+    with open_output(options.output, options.overwrite) as stream:
+        return _summarise(options, model, stream)
+
+
+def _summarise(options: SummariseOptions, model: Predictor | None, stream: TextIO) -> str:
     document = read_document(options.file, options.encoding)
     if options.first:
         chosen = first_sentences(document, options.sentences)
@@ -30,11 +36,10 @@ def summarise_file(options: SummariseOptions) -> str:
         chosen = summarise(model, document, options.sentences, partial(tqdm, unit=" sentences", disable=None))
     if not chosen:
         raise TableError(f"{'standard input' if options.file == '-' else options.file}: empty: it holds no sentence")
-    with open_output(options.output) as stream:
-        for sentence in chosen:
-            plain = " ".join(sentence.text.split())
-            # A terminal would obey what a document has of control characters
-            line = (printable(plain) if stream.isatty() else plain) + "\n"
-            stream.write(json_line(asdict(sentence)) if options.format == "jsonl" else line)
+    for sentence in chosen:
+        plain = " ".join(sentence.text.split())
+        # A terminal would obey what a document has of control characters
+        line = (printable(plain) if stream.isatty() else plain) + "\n"
+        stream.write(json_line(asdict(sentence)) if options.format == "jsonl" else line)
     share = sum(sentence.end - sentence.start for sentence in chosen) / len(document)
     return f"{len(chosen)} sentences, {share:.0%} of the document"
