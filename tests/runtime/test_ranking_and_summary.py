@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from dataclasses import replace
 
@@ -243,7 +244,13 @@ def test_a_store_stays_private_and_behind_its_link(encoder, tmp_path):
     link.symlink_to(real)
     store = VectorStore(encoder, link)
     store.vectors(["a boat"])
+    left, begun = (tmp_path / f".real.npz.0123456{i}.part" for i in range(2))
+    left.touch()
+    os.utime(left, (0, 0))  # by a run that was killed, and by one that may be going on
+    begun.touch()
     store.save()
+    assert not left.exists()
+    assert begun.exists()
     assert link.is_symlink()
     assert real.stat().st_mode & 0o777 == 0o600
     assert len(VectorStore(encoder, real)) == 1

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from squeezebert.runtime.tokens import check_several
 Vectors = NDArray[np.float32]
 Array = NDArray[np.float64]
 
+# An unfinished file of vectors is nobody's any more after this many seconds
+_STALE_SECONDS = 24 * 3600
 # What a disliked item counts next to a liked one: as in Rocchio's formula, which finds that dislikes say less
 _DISLIKED = 0.25
 # What the items tell counts so much at most; half of it where so many distinct ones are not to the reader's taste, and
@@ -121,6 +126,10 @@ class VectorStore:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+        for left in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.part"):  # by a run that was killed
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    left.unlink()
 
     def _read(self, path: Path) -> None:
         try:
