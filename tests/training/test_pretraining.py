@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from pretraining_text import small_pretraining_corpus
+from pretraining_text import CHAIN, small_pretraining_corpus
 from squeezebert.data.options import CorpusOptions
 from squeezebert.data.pretraining.building import build_corpus
 from squeezebert.data.pretraining.rows import PretrainingCorpus
@@ -175,6 +175,24 @@ def test_a_run_learns_and_leaves_a_complete_folder(corpus, tmp_path):
         assert transformers.AutoTokenizer.from_pretrained(place).mask_token == "[MASK]"
     with pytest.raises(FolderError, match="finished model already: choose another --output, or delete it"):
         pretrain(new_model(corpus), corpus, tmp_path / "out", options)
+
+
+def test_an_order_that_words_tell_is_learned(tiny_tokenizer, tmp_path):
+    """Documents whose sentences go along the chain of words: what stands later in it comes later."""
+    tiny_tokenizer.save_pretrained(tmp_path / "vocabulary")
+    random = np.random.default_rng(0)
+    documents = []
+    for number in range(400):
+        starts = np.sort(random.choice(len(CHAIN) - 5, 6, replace=False))
+        sentences = [" ".join(CHAIN[start : start + 5]) + f" {number}." for start in starts]
+        documents.append(" ".join(sentences))
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    told = CorpusOptions(vocabulary=str(tmp_path / "vocabulary"), workers=1, held_out=0.2, shortest=5)
+    build_corpus([str(tmp_path / "text.txt")], tmp_path / "corpus", told)
+    corpus = PretrainingCorpus.open(tmp_path / "corpus")
+    longer = {"steps": 600, "save_every": 600, "milestones": (), "held_out_rows": 64}  # words are learned before
+    result = pretrain(new_model(corpus), corpus, tmp_path / "out", PretrainOptions(**FAST | LEARNS | longer))
+    assert result.held_out["held_out_sop_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("cut", [3, 5, 8])

@@ -301,6 +301,26 @@ def test_a_run_is_the_only_one_whatever_launched_it(rank, tmp_path, monkeypatch)
         pass
 
 
+def test_a_run_that_is_refused_leaves_what_another_has_begun(encoder, posts, tmp_path, capsys):
+    out = tmp_path / "out"
+    with open_output(str(out)) as stream:
+        stream.write("{}\n")
+        told = ("rank", encoder.folder, posts, "--liked", posts, "--skip-bad-rows", "--output", out)
+        assert "another run is writing it" in refused(capsys, *told)
+    assert out.read_text() == "{}\n"
+
+
+def test_a_link_in_a_folder_called_fd_is_a_file(single, posts, tmp_path):
+    folder, real = tmp_path / "fd", tmp_path / "real"
+    folder.mkdir()
+    real.write_text("older\n")
+    (folder / "out").symlink_to(real)
+    told = ("predict", single.output, posts, "--skip-bad-rows", "--output", folder / "out")
+    assert run(*told) == 1  # it is there already
+    assert run(*told, "--overwrite") == 0
+    assert len(rows_of(real)) == 29
+
+
 def command(*told):
     return [sys.executable, "-m", "squeezebert", *(str(one) for one in told)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from squeezebert.files.errors import OptionError
 
@@ -21,8 +21,8 @@ def check_place(
     """Raise `OptionError` where a file cannot be written, is not to be replaced, or is one that is read or kept.
 
     `others` are the other files of the command, whether they are there or not, or folders whose files it reads: a file
-    in one of those would be read as one of them. - is a stream and no file. What is written line by line, and not
-    `at_once`, may also be a device.
+    in one of those would be read as one of them. - is a stream and no file. Whether the file can be made is not tried
+    where it need not be (`at_once` is false): a device, or a place that was tried before.
     """
     path = Path(name)
     for other in others:
@@ -40,14 +40,12 @@ def check_place(
         raise OptionError(f"{option} {name}: is there already: choose another name, or --overwrite it")
     if not at_once:
         return
-    part = part_of(path)
     try:
-        part.touch()
+        # Under a name of its own: what another run has begun to write there stays
+        with NamedTemporaryFile(dir=path.parent, prefix=part_of(path).name):
+            pass
     except OSError as error:
         raise OptionError(f"{option} {name}: cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def place_of(name: str | Path) -> Path:

@@ -126,7 +126,7 @@ def find_copies(
         members = [Member(row, float(similarities[place]), place == centre) for place in places for row in rows[place]]
         clusters.append(Cluster(rows[centre][0], tuple(sorted(members, key=lambda member: member.row))))
     clusters.sort(key=lambda cluster: (-len(cluster.members), cluster.members[0].row))
-    cut = sum(store.encoder.tokenizer.encode(text).truncated for text in first)
+    cut = store.encoder.tokenizer.count_cut(first)
     left = tuple(sorted(row for place in left_over.tolist() for row in rows[place]))
     return Copies(tuple(clusters), len(texts), empty, len(rows), left, cut)
 

@@ -105,6 +105,15 @@ class Tokenizer:
         types += [*[layout.types[1]] * keep_second, *layout.after[1]]
         return Tokens(ids, types, truncated)
 
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """Return how many texts are longer than `max_length`.
+
+        A token stands for a byte at least, so that texts with no more bytes than there is room need not be read.
+        """
+        room = self.max_length - self.single.specials
+        long = (text for text in texts if len(text.encode("utf-8", "surrogatepass")) > room)
+        return sum(self.encode(text).truncated for text in long)
+
     def windows(self, text: str, overlap: int) -> list[tuple[Tokens, int, int]]:
         """Tokenise all of one text, in windows of `max_length` tokens of which neighbours share `overlap`.
 

@@ -94,7 +94,8 @@ def _is_device(path: Path) -> bool:
     if not path.is_file():
         return not path.is_dir()
     while path.is_symlink():
-        if path.parent.resolve().name == "fd":  # /proc/PID/fd, where links lead to what has no other name
+        parts = path.parent.resolve().parts
+        if parts[1:2] == ("proc",) and parts[-1] == "fd":  # where links lead to what may have no other name
             return True
         path = path.parent / path.readlink()
     return path.parent == Path("/dev/fd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
@@ -16,7 +16,6 @@ from squeezebert.files.lock import only_run
 from squeezebert.files.places import check_place
 from squeezebert.runtime.predictor import Predictor, load
 from squeezebert.runtime.ranking import Ranker, VectorStore
-from squeezebert.runtime.tokens import Tokenizer
 from squeezebert.workflows.job_options import RankOptions
 from squeezebert.workflows.outputs import check_output, json_line, open_output
 
@@ -70,17 +69,11 @@ def _rank(options: RankOptions, model: Predictor, stream: TextIO, report: Callab
     said = f"{len(items)} items ranked by {len(liked)} liked and {len(disliked)} disliked; {read} read"
     if options.forget:
         said += f"; vectors of {gone} texts forgotten"
-    cut = _cut(model.tokenizer, {*texts})
+    cut = model.tokenizer.count_cut({*texts})
     if cut:
         longest = model.manifest.max_length
         said += f"\n{cut} texts were longer than the model's {longest} tokens: they were ranked by their beginnings"
     return said
-
-
-def _cut(tokenizer: Tokenizer, texts: Iterable[str]) -> int:
-    """How many texts are longer than is read; those of fewer bytes than tokens are not tokenised to know it."""
-    most = tokenizer.max_length - 2
-    return sum(tokenizer.encode(text).truncated for text in texts if len(text.encode("utf-8", "replace")) > most)
 
 
 def _items(source: str | None, options: RankOptions, report: Callable[[str], None]) -> list[Example]:
