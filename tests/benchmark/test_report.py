@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,7 @@ from squeezebert.benchmark.baselines import bert_base_config, write_baseline, wr
 from squeezebert.benchmark.latency import measure_latency
 from squeezebert.benchmark.report import Report, Row, cells, header, html_page, plot_svg, text_table
 from squeezebert.files.machine import describe_machine, package_versions, peak_memory_mb
-from squeezebert.files.stopwatch import Timing, interleave, summarise
+from squeezebert.files.stopwatch import Timing, compare, interleave, summarise
 from squeezebert.model import SqueezeBertConfig
 from squeezebert.workflows.demo import LENGTHS, STUDENT, TEACHER, USUAL, checks
 
@@ -53,6 +54,35 @@ def test_things_are_timed_in_turn_and_warm_up_is_left_out():
     assert found["a"].runs == 6
     with pytest.raises(ValueError, match="at least 1"):
         interleave({}, runs=0)
+
+
+def test_ratios_hold_where_the_speed_of_the_machine_changes(monkeypatch: pytest.MonkeyPatch):
+    """A thing is compared with the runs of the anchor beside it, not with all of them."""
+    calls: list[str] = []
+    now = 0.0
+
+    def taking(name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal now
+            calls.append(name)
+            now += seconds * (3 if (len(calls) - 1) % 20 >= 10 else 1)  # slow beside `same`
+
+        return run
+
+    monkeypatch.setattr("squeezebert.files.stopwatch.time.perf_counter", lambda: now)
+    things = {"half": taking("half", 0.005), "same": taking("same", 0.01)}
+    found = compare(things, taking("anchor", 0.01), turns=20, warmup=1, burst=4)
+    assert calls[:20] == ["anchor"] * 5 + ["half"] * 5 + ["anchor"] * 5 + ["same"] * 5
+    assert len(calls) == 21 * 20
+    assert found["half"].ratio == pytest.approx(0.5)
+    assert found["same"].ratio == pytest.approx(1)
+    assert found["half"].to_dict() == {
+        "ms": pytest.approx(5),
+        "anchor_ms": pytest.approx(10),
+        "ratio": found["half"].ratio,
+    }
+    with pytest.raises(ValueError, match="at least 1"):
+        compare({}, lambda: None, turns=0)
 
 
 def test_summary_is_median_and_tenths():

@@ -124,8 +124,10 @@ def test_real_networks_are_timed_beside_the_anchor() -> None:
     sizes = {**BASE, "num_hidden_layers": 2}
     config = type(base())(**sizes)
     whole = type(small_space()).of(config)
-    found = measure_ratios({"dense": whole.dense, "empty": whole.empty}, whole, config, TARGET, runs=5, burst=3)
-    assert found["dense"]["anchor_ms"] == found["empty"]["anchor_ms"] > 0
+    found = measure_ratios({"dense": whole.dense, "empty": whole.empty}, whole, config, TARGET, turns=9, burst=3)
     for row in found.values():
         assert row["ms"] > 0
-        assert row["ratio"] == pytest.approx(row["ms"] / row["anchor_ms"])
+        assert row["anchor_ms"] > 0
+    # The dense network is the anchor; the empty one has no layers
+    assert found["empty"]["ratio"] < 0.8 * found["dense"]["ratio"]
+    assert 0.5 < found["dense"]["ratio"] < 2

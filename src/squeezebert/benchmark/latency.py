@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from squeezebert.files.manifest import read_manifest
-from squeezebert.files.stopwatch import Timing, interleave
+from squeezebert.files.stopwatch import Comparison, Timing, compare, interleave
 from squeezebert.runtime.session import open_session
 
 # Token ids are drawn below this, which published vocabularies have
@@ -65,6 +65,25 @@ def measure_latency(
         for name, timing in interleave(things, runs, burst=burst).items():
             found[name][length] = timing
     return found
+
+
+def compare_latency(
+    files: Mapping[str, TimedFile],
+    anchor: TimedFile,
+    length: int,
+    *,
+    threads: int = 1,
+    turns: int = 32,
+    burst: int = 4,
+    vocabulary: int = VOCABULARY,
+) -> dict[str, Comparison]:
+    """Time each file on a text of `length` tokens beside `anchor`, as `compare` does; else as `measure_latency`."""
+    inputs = made_up_inputs(1, length, vocabulary)
+
+    def runner(file: TimedFile) -> Callable[[], object]:
+        return _runner(open_session(file.path, threads, file.disabled_optimizers, file.exact), inputs)
+
+    return compare({name: runner(file) for name, file in files.items()}, runner(anchor), turns, burst=burst)
 
 
 def made_up_inputs(batch: int, length: int, vocabulary: int = VOCABULARY) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from squeezebert.benchmark.baselines import write_ours
-from squeezebert.benchmark.latency import measure_latency
+from squeezebert.benchmark.latency import compare_latency
 from squeezebert.data.corpus import Corpus
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import FolderError
@@ -234,7 +234,7 @@ def uniform_controls(space: Space) -> dict[str, Shape]:
 
 
 def time_network(model: SqueezeBertModel, anchor: SqueezeBertModel, target: Target) -> dict[str, float]:
-    """Export an encoder and the dense one as classifiers and time them in turn; return `ms`, `anchor_ms`, `ratio`."""
+    """Time an encoder beside the dense one, exported as classifiers; return `ms`, `anchor_ms` and `ratio`."""
     precision = ENGINES[target.engine]
     with tempfile.TemporaryDirectory() as place:
         files = {}
@@ -245,11 +245,9 @@ def time_network(model: SqueezeBertModel, anchor: SqueezeBertModel, target: Targ
             classifier.transformer.load_state_dict(encoder.state_dict())
             files[name] = write_ours(classifier, Path(place) / name)[precision]
         vocabulary = min(1000, model.config.vocab_size)
-        timings = measure_latency(
-            files, (target.tokens,), threads=target.threads, runs=15, burst=8, vocabulary=vocabulary
-        )
-    own, other = (timings[name][target.tokens].median_ms for name in ("own", "anchor"))
-    return {"ms": own, "anchor_ms": other, "ratio": own / other}
+        anchored = files.pop("anchor")
+        found = compare_latency(files, anchored, target.tokens, threads=target.threads, vocabulary=vocabulary)
+    return found["own"].to_dict()
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from squeezebert.benchmark.baselines import write_baseline
-from squeezebert.benchmark.latency import measure_latency
+from squeezebert.benchmark.latency import TimedFile, compare_latency
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig
@@ -115,28 +115,30 @@ def measure_ratios(
     base: SqueezeBertConfig,
     target: Target,
     *,
-    runs: int = 8,
-    burst: int = 6,
-    report: Report = lambda line: None,
+    turns: int = 32,
+    burst: int = 4,
 ) -> dict[str, dict[str, float]]:
-    """Write networks of random weights with the exporter and time them in turn with the anchor, all in one run.
+    """Write networks of random weights with the exporter and time each right beside the anchor, all in one run.
 
-    Returns for each `ms`, `anchor_ms` and their `ratio`, of medians.
+    Returns for each `ms` and `anchor_ms`, of all its runs, and the `ratio` of the turns.
     """
-    named = {"": space.dense, **shapes}
     with tempfile.TemporaryDirectory() as place:
-        files = {}
-        for number, (name, shape) in enumerate(named.items()):
+
+        def written(name: str, shape: Shape) -> TimedFile:
             config = space.config(shape, base, vocab_size=_VOCABULARY, num_labels=2)
-            files[name] = write_baseline(config, Path(place) / str(number))[ENGINES[target.engine]]
-        timings = measure_latency(
-            files, (target.tokens,), threads=target.threads, runs=runs, burst=burst, vocabulary=_VOCABULARY
+            return write_baseline(config, Path(place) / name)[ENGINES[target.engine]]
+
+        files = {name: written(f"own-{number}", shape) for number, (name, shape) in enumerate(shapes.items())}
+        found = compare_latency(
+            files,
+            written("anchor", space.dense),
+            target.tokens,
+            threads=target.threads,
+            turns=turns,
+            burst=burst,
+            vocabulary=_VOCABULARY,
         )
-    medians = {name: found[target.tokens].median_ms for name, found in timings.items()}
-    report(f"timed {len(shapes)} networks; the anchor takes {medians['']:.2f} ms")
-    return {
-        name: {"ms": medians[name], "anchor_ms": medians[""], "ratio": medians[name] / medians[""]} for name in shapes
-    }
+    return {name: one.to_dict() for name, one in found.items()}
 
 
 def build_table(
