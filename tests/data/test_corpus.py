@@ -80,6 +80,19 @@ def test_texts_and_pairs_of_tables(tmp_path):
     assert [(item.text, item.text_pair, item.running) for item in read_texts(pairs)] == [("good", "bad", False)]
 
 
+def test_folders_of_books_are_no_table_with_a_book_a_row(tmp_path):
+    for place, length in (("spam/1.txt", 10), ("mail/1.txt", 20)):
+        (tmp_path / "labels" / place).parent.mkdir(parents=True)
+        (tmp_path / "labels" / place).write_text("words\n" * length)
+        (tmp_path / "corpus" / place).parent.mkdir(parents=True)
+        (tmp_path / "corpus" / place).write_text("words\n" * length * 2000)
+    assert len(list(read_texts(tmp_path / "labels"))) == 2
+    with pytest.raises(TableError, match=r"corpus: its sub-folders hold 2 \.txt files of 180 kB each.*mail .*spam$"):
+        list(read_texts(tmp_path / "corpus"))
+    named = [tmp_path / "corpus" / name for name in ("mail", "spam")]
+    assert len(list(read_texts(named))) == 60_000
+
+
 def test_what_is_wrong_with_a_source_is_named(tmp_path):
     with pytest.raises(TableError, match=r"nowhere\.txt: no such file or folder"):
         list(read_texts(tmp_path / "nowhere.txt"))

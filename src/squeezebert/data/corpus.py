@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MANIFEST = "corpus.json"
 TOKENIZER = "tokenizer"
 FORMAT = 1
 _BATCH = 4096  # texts a call of the tokenizer
+_ONE_TEXT = 100_000  # bytes of a .txt file that is no message or review, but running text
 
 Report = Callable[[str], None]
 Source = str | Path | Sequence[str | Path]
@@ -55,7 +57,8 @@ def read_texts(source: Source, *, text: str | None = None, encoding: str = "utf-
     belong together give pairs. Empty texts are passed over.
 
     Raises:
-        TableError: no such path, no text in it, or a line that is not in `encoding` (names file and line).
+        TableError: no such path, no text in it, sub-folders of running text, or a line that is not in `encoding`
+            (names file and line).
         OptionError: there is no such encoding.
     """
     document = 0
@@ -267,9 +270,22 @@ def _tell_subfolders(folder: Path, report: Report) -> None:
             report(f"{folder}: {deeper} .txt files in its subfolders are not read: name the subfolders to have them")
 
 
+def _check_label_folder(folder: Path) -> None:
+    """Refuse folders of books that would be read as a table with a book a row, of which a sequence is kept."""
+    below = [path for path in folder.glob("*/*") if is_text(path)] if folder.is_dir() else []
+    sizes = [path.stat().st_size for path in below]
+    if sizes and statistics.median(sizes) > _ONE_TEXT:
+        size, folders = statistics.median(sizes), sorted({str(path.parent) for path in below})
+        raise TableError(
+            f"{folder}: its sub-folders hold {len(below)} .txt files of {size / 1000:.0f} kB each, "
+            f"which would be a row each, cut to one sequence; name the folders to read all of it: {' '.join(folders)}"
+        )
+
+
 def _texts(source: str | Path, text: str | None, encoding: str) -> Iterator[CorpusText]:
     files = _text_files(source)
     if not files:
+        _check_label_folder(Path(source))
         options = DataOptions(text=text, encoding=encoding)
         try:
             for number, example in enumerate(read_examples(source, options)):
