@@ -6,12 +6,14 @@ python benchmarks/search.py tasks  --work DIR --data DIR [--tasks SST-2,STS-B,RT
 
 `runs` keeps what the searches themselves found: how well latency is predicted, each budget's network, how long it all
 took. `shapes` brings every control to the time of the first searched network of one budget, by the search's own
-latency table and then by measuring; a control that is not within 3 % of it in the end is left out of `tasks`: uniform
-groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left out, low rank with ranks that fit, and
-random networks. All are timed in one run, several times over, which also says what the noise is. `tasks` squeezes each
-task's teacher to each shape and distils it, all alike; its teachers are those of `squeeze.py`. Random networks are
-screened first, with `--names "random 1,random 2,..." --tokens 50000 --seeds 1`, and the best two healed as the others
-are. Cells are kept in the work folder, so that a run that was cut off goes on where it was. Those of networks that
+latency table and then by measuring; a control that is not within 3 % of it in the end, all timed in one run, is left
+out of `tasks`: uniform groups = 4 and groups = 2 with a feed-forward width that fits, whole layers left out, low rank
+with ranks that fit, and random networks. The runs are several, which also says what the noise is. `tasks` squeezes
+each task's teacher to each shape and distils it, all alike: the channels' order is the better of one in which all
+numbers of groups nest and, where a network has one number alone, the one made for it; the learning rate is the one of
+`--rates` that was better with the first seed. Its teachers are those of `squeeze.py`. Random networks are screened
+first, with `--names "random 1,random 2,..." --tokens 50000 --seeds 1`, and the best two healed as the others are.
+Cells are kept in the work folder, so that a run that was cut off goes on where it was. Those of networks that
 `shapes` has found anew are made again.
 """
 
@@ -35,6 +37,8 @@ from squeeze import (
     calibration,
     heal,
     load_task,
+    reordered,
+    state_error,
     teacher_of,
 )
 from transformers import AutoTokenizer
@@ -42,6 +46,7 @@ from transformers.utils import logging
 
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.model import SqueezeBertConfig
+from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.search.evolution import fitted
 from squeezebert.search.latency import LatencyTable, Target, measure_ratios
 from squeezebert.search.space import Shape, Space
@@ -52,6 +57,7 @@ from squeezebert.training.squeeze import convert
 
 WITHIN = 0.03  # of the searched network's time: what counts as equal
 REPEATS = 5
+ATTEMPTS = 3  # at bringing all controls to the leader's time
 TURNS = 96  # beside the anchor, for the time that a control is brought to: off by about 1 %
 RANDOM = 16
 
@@ -107,11 +113,11 @@ def searches(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def runs(options: argparse.Namespace) -> dict[str, Any]:
     """What the searches found, without each network that was looked at."""
-    kept = ("budget", "shape", "timed", "start", "errors", "controls")
+    kept = ("budget", "shape", "timed", "start", "errors", "controls", "measured_controls")
     told = {}
     for method, record in searches(options).items():
-        found = {name: {key: one[key] for key in kept} for name, one in record["found"].items()}
-        about = {name: record[name] for name in ("options", "latency", "seconds", "machine", "versions")}
+        found = {name: {key: one[key] for key in kept if key in one} for name, one in record["found"].items()}
+        about = {name: record[name] for name in ("options", "text", "latency", "seconds", "machine", "versions")}
         told[method] = {**about, "found": found}
     return {"methods": told}
 
@@ -149,26 +155,48 @@ def shapes(options: argparse.Namespace) -> dict[str, Any]:
         off, found[name] = min(tried, key=lambda one: one[0])
         print(f"{name}: within {off:.1%} of {wanted:.3f}", flush=True)
 
-    for name, family in families(space).items():
-        level(name, lambda goal, family=family: scaled(family, table, goal))
+    makers: dict[str, Callable[[float], Shape]] = {
+        name: lambda goal, family=family: scaled(family, table, goal) for name, family in families(space).items()
+    }
     for number in range(RANDOM):
         drawn = space.random(generator)
-        level(f"random {number + 1}", lambda goal, drawn=drawn: fitted(space, table, drawn, goal, generator))
-    timings = [measure_ratios(found, space, base, target) for _ in range(REPEATS)]
+        makers[f"random {number + 1}"] = lambda goal, drawn=drawn: fitted(space, table, drawn, goal, generator)
+    off: set[str] = set(makers)
+    for _ in range(ATTEMPTS):
+        for name in sorted(off):
+            level(name, makers[name])
+        timings = [measure_ratios(found, space, base, target) for _ in range(REPEATS)]
+        ratios = {name: [run[name]["ratio"] for run in timings] for name in found}
+        # The leader is timed again beside the controls, and that is what they are level with
+        wanted = statistics.median(ratios[leader])
+        off = {name for name in makers if abs(statistics.median(ratios[name]) / wanted - 1) > WITHIN}
+        if not off:
+            break
     rows = {}
     for name, shape in found.items():
-        ratios = [run[name]["ratio"] for run in timings]
+        ratio = statistics.median(ratios[name])
         rows[name] = {
             "shape": shape,
-            "ratio": statistics.median(ratios),
-            "spread": (max(ratios) - min(ratios)) / statistics.median(ratios),
+            "ratio": ratio,
+            "spread": (max(ratios[name]) - min(ratios[name])) / ratio,
             "ms": statistics.median(run[name]["ms"] for run in timings),
             "predicted": table.ratio(shape),
+            "level": abs(ratio / wanted - 1) <= WITHIN,
+            "searched": name.partition(" ")[0] in searched,
         }
-        rows[name]["level"] = abs(rows[name]["ratio"] / wanted - 1) <= WITHIN
-        rows[name]["searched"] = name.partition(" ")[0] in searched
         print(name, {k: round(v, 3) for k, v in rows[name].items() if k != "shape"}, flush=True)
     return {"wanted": wanted, "budget": options.budget, "target": told["target"], "shapes": rows}
+
+
+def started(teacher: Any, shape: Shape, nested: Any, batches: Any) -> Any:
+    """A network's start: its channels in the order that leaves it nearer to its teacher.
+
+    `nested` is the teacher in an order in which 8 groups nest in 4 and 2; a network with one number of groups alone
+    can have an order made for that number, as `squeeze` makes it.
+    """
+    numbers = {g for field, values in shape.items() if field in GROUP_FIELDS for g in values if g > 1}
+    dense = [nested, *(reordered(teacher, numbers.pop(), batches) for _ in range(len(numbers) == 1))]
+    return min((convert(one, shape, batches) for one in dense), key=lambda made: state_error(teacher, made, batches))
 
 
 def tasks(options: argparse.Namespace) -> None:
@@ -183,31 +211,33 @@ def tasks(options: argparse.Namespace) -> None:
         task.precision = options.precision
         teacher, cell = teacher_of(task, work)
         batches = calibration(task, tokenizer)
-        ordered = nested_order(teacher, batches)  # one order for all, in which 8 groups nest in 4 and 2
+        nested = nested_order(teacher, batches)
         for name in names:
             if not found[name]["level"] and not found[name]["searched"]:
                 print(f"{name} is left out: its time is another")
                 continue
             shape = found[name]["shape"]
+            begun = Begun(lambda shape=shape: started(teacher, shape, nested, batches), task, tokenizer)  # noqa: B023
+            network = short_hash(shape, options.precision)  # another run of `shapes` finds others of this name
 
-            def start(shape: Shape = shape) -> Any:
-                return convert(ordered, shape, batches)  # noqa: B023
-
-            begun = Begun(start, task, tokenizer)
-            for seed in (int(seed) for seed in options.seeds.split(",")):
-
-                def run(begun: Begun = begun, seed: int = seed) -> dict[str, Any]:
+            def healed(seed: int, rate: float, begun: Begun = begun, name: str = name, network: str = network) -> Any:
+                def run() -> dict[str, Any]:
                     student, before = begun.student()
                     folder = work.work / f"healing-{task.name}"  # noqa: B023
-                    told = {"tokens": options.tokens, "seed": seed, "rate": options.rate}
+                    told = {"tokens": options.tokens, "seed": seed, "rate": rate}
                     return {"start": before, "seed": seed, **heal(task, teacher, student, folder, **told)}  # noqa: B023
 
-                network = short_hash(shape, options.precision)  # another run of `shapes` finds others of this name
-                called = f"{task_name} {name} {network} {options.tokens} {options.rate:g} {seed}"
+                called = f"{task_name} {name} {network} {options.tokens} {rate:g} {seed}"  # noqa: B023
                 made = work.cell("search", called, run)
-                cells.append(made | {"task": task_name, "name": name, "network": network, "teacher": cell["score"]})
+                cells.append(made | {"task": task_name, "name": name, "network": network, "teacher": cell["score"]})  # noqa: B023
                 there = json.loads(record_file.read_text())["cells"] if record_file.exists() else []
                 write("search_tasks", {"cells": merged(there, cells)}, options)
+                return made["score"]
+
+            first, *others = (int(seed) for seed in options.seeds.split(","))
+            best = max((float(rate) for rate in options.rates.split(",")), key=lambda rate: healed(first, rate))
+            for seed in others:
+                healed(seed, best)
 
 
 def write(name: str, record: dict[str, Any], options: argparse.Namespace) -> None:
@@ -234,7 +264,7 @@ def main() -> None:
     parser.add_argument("--names", default="", help="networks to heal; all by default")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--tokens", type=int, default=200_000)
-    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--rates", default="2e-4,1e-3", help="learning rates, of which the first seed chooses")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()

@@ -128,9 +128,16 @@ def test_cells_of_other_shapes_or_another_precision_are_not_mixed_in(script, sha
     halved = cells_of(script, shapes, "a", [40, 41], precision="bf16")
     assert {cell["cell"] for cell in halved}.isdisjoint(cell["cell"] for cell in new)
     _, rows = rows_of(script, shapes, [*leader, *new, *halved])
-    assert rows.keys() == {"evolution 0.45x, fp32 at 0.0002", "a, fp32 at 0.0002", "a, bf16 at 0.0002"}
-    assert rows["a, bf16 at 0.0002"][-1] == ""
-    slower = cells_of(script, shapes, "a", [30, 31], rate=1e-4)
-    _, rows = rows_of(script, shapes, [*leader, *new, *slower])
-    assert rows["a, fp32 at 0.0002"][2] == "50.5 ± 0.7"
-    assert rows["a, fp32 at 0.0001"][2:] == ["30.5 ± 0.7", "30.5", ""]
+    assert rows.keys() == {"evolution 0.45x, fp32", "a, fp32", "a, bf16"}
+    assert rows["a, bf16"][-1] == ""
+
+
+def test_the_first_seed_chooses_the_learning_rate(script, shapes):
+    leader = cells_of(script, shapes, "evolution 0.45x", [60, 60])
+    low, high = (cells_of(script, shapes, "a", s, rate=rate) for s, rate in (([50, 51], 2e-4), ([49], 1e-3)))
+    _, rows = rows_of(script, shapes, [*leader, *high, *low])
+    assert rows["a"][2:4] == ["50.5 ± 0.7", "50.5"]
+    # Each task has its own
+    other = cells_of(script, shapes, "a", [30], "STS-B") + cells_of(script, shapes, "a", [40, 42], "STS-B", rate=1e-3)
+    _, rows = rows_of(script, shapes, [*leader, *high, *low, *other])
+    assert rows["a"][2:4] == ["50.5 ± 0.7", "41.0 ± 1.4"]

@@ -21,6 +21,7 @@ from squeezebert.search.options import SearchOptions
 from squeezebert.search.prices import Prices
 from squeezebert.search.space import Space
 from squeezebert.search.supernet import Supernet, nested_order
+from squeezebert.training.losses import learning_layers
 from squeezebert.training.shapes import paper_shape
 from squeezebert.training.squeeze import calibration_batches
 from students import small_corpus
@@ -152,6 +153,39 @@ def test_prices_add_up_to_the_table(supernet: Supernet, table: LatencyTable) -> 
     assert max(wrong) < 0.3  # pieces that two matrices share
     dense = float(prices.expected(supernet.gates_of(supernet.space.dense)))
     assert dense == pytest.approx(table.ratio(supernet.space.dense), rel=1e-5)
+
+
+def test_layers_that_are_left_out_have_nothing_to_learn(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, corpus: Corpus
+) -> None:
+    """The same layers learn in the supernet, of which a shape is one mixture, as in the network itself."""
+    space, learner = supernet.space, gumbel(supernet, teacher, table)
+    none, first, last = (
+        {**space.dense, "kept_heads": heads, "intermediate_size": widths}
+        for heads, widths in (([0, 0], [0, 0]), ([4, 0], [64, 0]), ([0, 4], [0, 0]))
+    )
+    for shape in [space.repaired(one) for one in (space.dense, none, first, last)] + [
+        space.random(np.random.default_rng(i)) for i in range(20)
+    ]:
+        config = space.config(shape, teacher.config)
+        assert learner.learning(supernet.gates_of(shape)).tolist() == learning_layers(config), shape
+    half = supernet.gates_of(space.dense)
+    for field in ("kept_heads", "intermediate_size"):
+        half[1][field] = torch.full((len(space.choices[field]),), 1 / len(space.choices[field]))
+    there = 1 - half[1]["kept_heads"][0] * half[1]["intermediate_size"][0]
+    torch.testing.assert_close(learner.learning(half), torch.stack([there, torch.tensor(1.0)]))
+
+
+def test_choices_follow_the_error_where_time_is_free(
+    supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, corpus: Corpus, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, latency_weight=0.0, steps=60, choice_learning_rate=0.3, learning_rate=1e-6)
+    learner = gumbel(supernet, teacher, table, options)
+    judge, generator = Judge(learner, corpus, np.arange(20)), np.random.default_rng(0)
+    before = np.mean([judge(learner.drawn(generator)) for _ in range(20)])
+    train(learner, corpus, ROWS, tmp_path, lambda line: None)
+    after = np.mean([judge(learner.drawn(generator)) for _ in range(20)])
+    assert after < 0.8 * before
 
 
 def test_what_runs_away_is_said(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import BertConfig
 
 from squeezebert.files.errors import OptionError
-from squeezebert.training.losses import hard_loss, hidden_loss, no_labels, soft_loss
+from squeezebert.model import SqueezeBertConfig
+from squeezebert.training.losses import hard_loss, hidden_loss, learning_layers, no_labels, soft_loss
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.trainer import duration
 
@@ -39,6 +41,28 @@ def test_hidden_loss_reads_text_only_and_is_relative():
     assert hidden_loss([teacher[1], teacher[3]], teacher, mask) == 0
     with pytest.raises(ValueError, match="6 and 8 channels cannot be compared"):
         hidden_loss(teacher, [torch.randn(2, 4, 8)] * 4, mask)
+
+
+@pytest.mark.parametrize(
+    ("heads", "widths", "learns"),
+    [
+        ([2, 2, 2, 2], [8, 8, 8, 8], [True, True, True, True]),
+        ([2, 0, 2, 2], [8, 0, 0, 8], [True, False, True, True]),
+        ([0, 2, 0, 2], [0, 8, 0, 8], [False, True, False, True]),
+        # The last layer that is there makes the last state, which is the one that is read
+        ([2, 2, 0, 0], [8, 8, 0, 0], [True, False, False, True]),
+        ([0, 0, 0, 0], [0, 0, 0, 0], [False, False, False, True]),
+    ],
+)
+def test_layers_that_are_left_out_learn_nothing(heads, widths, learns):
+    config = SqueezeBertConfig(
+        hidden_size=4, num_attention_heads=2, num_hidden_layers=4, kept_heads=heads, intermediate_size=widths
+    )
+    assert learning_layers(config) == learns
+    assert learning_layers(BertConfig(num_hidden_layers=2)) == [True, True]
+    teacher = [torch.randn(2, 4, 6) for _ in range(4)]
+    student = [state if learn else state + 1 for state, learn in zip(teacher, learns, strict=True)]
+    assert hidden_loss(student, teacher, torch.ones(2, 4), learns) == 0
 
 
 @pytest.mark.parametrize(

@@ -252,12 +252,12 @@ def time_network(model: SqueezeBertModel, anchor: SqueezeBertModel, target: Targ
 
 @torch.no_grad()
 def network_error(model: SqueezeBertModel, judge: Judge) -> float:
-    """The mean error over layers of an encoder's states on the judge's text."""
+    """The mean error of an encoder's last states on the judge's text."""
     total = weight = 0.0
     for batch, taught in judge.batches:
         tokens = float(batch["attention_mask"].sum())
-        states = model(**batch, output_hidden_states=True).hidden_states[1:]
-        total += tokens * float(layer_errors(list(states), taught, batch["attention_mask"]).mean())
+        states = [model(**batch).last_hidden_state]
+        total += tokens * float(layer_errors(states, taught, batch["attention_mask"]))
         weight += tokens
     return total / weight
 

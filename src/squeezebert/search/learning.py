@@ -58,14 +58,44 @@ class Learner(ABC):
         self.step = 0
         self.loss = math.nan
 
-    def error(self, batch: Batch, gates: Sequence[Gates], taught: Sequence[Tensor]) -> Tensor:
-        """The mean over layers of the states' error relative to the teacher's variance."""
-        mask_BT = batch["attention_mask"]
+    def states(self, batch: Batch, gates: Sequence[Gates]) -> list[Tensor]:
+        """The supernet's states after each layer."""
         with torch.autocast(
             "cpu", torch.bfloat16, enabled=self.options.precision == "bf16" and torch.is_grad_enabled()
         ):
-            states = self.supernet(batch["input_ids"], mask_BT, batch["token_type_ids"], gates)
-        return layer_errors(states, taught, mask_BT).mean()
+            states: list[Tensor] = self.supernet(
+                batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], gates
+            )
+        return states
+
+    def inner_error(self, batch: Batch, gates: Sequence[Gates], taught: Sequence[Tensor]) -> Tensor:
+        """What the weights learn from: the mean error of the states of the layers that learn, as healing has it."""
+        weights = self.learning(gates)
+        errors = layer_errors(self.states(batch, gates), taught, batch["attention_mask"])
+        return (weights * errors).sum() / weights.sum()
+
+    def error(self, batch: Batch, gates: Sequence[Gates], taught: Sequence[Tensor]) -> Tensor:
+        """What networks are compared by: the error of the last state, relative to the teacher's variance.
+
+        Of networks that leave different layers out, it is the only state that all have.
+        """
+        return layer_errors(self.states(batch, gates)[-1:], taught[-1:], batch["attention_mask"]).squeeze()
+
+    @torch.no_grad()
+    def learning(self, gates: Sequence[Gates]) -> Tensor:
+        """How much each layer of a mixture learns, (layers,): `learning_layers` of the networks it is made of.
+
+        Without gradients: choices could else be made for the layers that are counted, not for what they compute.
+        """
+        choices, weights, later = self.supernet.space.choices, [], 0.0
+        for own in reversed(gates):
+            nothing = math.prod(
+                float(own[field][choices[field].index(0)]) if 0 in choices[field] else 0.0
+                for field in ("kept_heads", "intermediate_size")
+            )
+            weights.append((1 - nothing) * later if weights else 1.0)
+            later = 1 - nothing * (1 - later)
+        return torch.tensor(weights[::-1])
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> list[Tensor]:
@@ -141,7 +171,7 @@ class SandwichLearner(Learner):
         ]
         total = 0.0
         for shape in shapes:
-            loss = self.error(batch, self.supernet.gates_of(shape), taught) / len(shapes)
+            loss = self.inner_error(batch, self.supernet.gates_of(shape), taught) / len(shapes)
             if loss.requires_grad:  # a network without layers has nothing to learn
                 loss.backward()
             total += float(loss.detach())
@@ -190,7 +220,7 @@ class GumbelLearner(Learner):
     def learn(self, batch: Batch, taught: Sequence[Tensor]) -> float:
         """Weights on one batch, choices on the next, once the weights have had a while alone."""
         gates = self.gates()
-        loss: Tensor = self.error(batch, gates, taught)
+        loss = (self.error if self.learns_choices else self.inner_error)(batch, gates, taught)
         if self.learns_choices:
             # Of the probabilities themselves: prices are linear in each, and a draw's time at a high temperature is
             # that of a mixture that nobody will take
@@ -286,18 +316,18 @@ def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, repo
 
 
 class Judge:
-    """The error of networks on held-out text, by the supernet's weights."""
+    """The error of networks' last states on held-out text, by the supernet's weights."""
 
     def __init__(self, learner: Learner, corpus: Corpus, rows: np.ndarray) -> None:
         self.learner = learner
         self.batches: list[tuple[Batch, list[Tensor]]] = []
         for sequences in Batches(corpus.lengths, rows, learner.options.batch_tokens, 0).whole_pass():
             batch = tensors(corpus, sequences)
-            self.batches.append((batch, learner.teach(batch)))
+            self.batches.append((batch, learner.teach(batch)[-1:]))
 
     @torch.no_grad()
     def __call__(self, shape: Shape) -> float:
-        """The mean error over layers and tokens."""
+        """The mean error of the last states over tokens."""
         supernet = self.learner.supernet
         gates = supernet.gates_of(shape)
         total = weight = 0.0

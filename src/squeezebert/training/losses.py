@@ -56,11 +56,13 @@ def no_labels(count: int, targets: np.ndarray) -> np.ndarray:
     return np.full((count, *targets.shape[1:]), missing, dtype=targets.dtype)
 
 
-def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor) -> Tensor:
+def hidden_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: Tensor, learns: Sequence[bool] | None = None
+) -> Tensor:
     """Mean squared difference of hidden states (B, T, C) over text, per layer relative to the teacher's variance.
 
-    With fewer layers in the student, the teacher's are taken evenly spaced.
-    Raises `ValueError` when widths differ: then there is no difference to take.
+    With fewer layers in the student, the teacher's are taken evenly spaced; those that `learns` (see `learning_layers`)
+    says no to are passed over. Raises `ValueError` when widths differ: then there is no difference to take.
     """
     if student[0].shape[-1] != teacher[0].shape[-1]:
         raise ValueError(
@@ -68,7 +70,20 @@ def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask_BT: T
             "set hidden_weight to 0"
         )
     matched = [teacher[layer - 1] for layer in matched_layers(len(student), len(teacher))]
-    return layer_errors(student, matched, mask_BT).mean()
+    chosen = range(len(student)) if learns is None else [layer for layer, yes in enumerate(learns) if yes]
+    return layer_errors([student[i] for i in chosen], [matched[i] for i in chosen], mask_BT).mean()
+
+
+def learning_layers(config: Any) -> list[bool]:
+    """Return which layers of a student have a state of the teacher's to learn: all but those that are left out.
+
+    A layer that is left out hands on what it is given. Compared with the teacher's layer of its number, it would pull
+    the layer before it from what that one is to learn. Only the last state, which is read, is always learned: where the
+    last layers are left out, the last one that is there learns it instead of its own.
+    """
+    layers = range(config.num_hidden_layers)
+    there = [not hasattr(config, "heads") or bool(config.heads(i) or config.width(i)) for i in layers]
+    return [there[i] and any(there[i + 1 :]) for i in layers[:-1]] + [True]
 
 
 def matched_layers(student: int, teacher: int) -> list[int]:

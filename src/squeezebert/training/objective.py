@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from squeezebert.data.options import Task
-from squeezebert.training.losses import layer_errors, logit_loss, matched_layers, relation_loss
+from squeezebert.training.losses import layer_errors, learning_layers, logit_loss, matched_layers, relation_loss
 from squeezebert.training.options import GeneralDistilOptions
 from squeezebert.training.teacher import Relations, StateCache, accepted
 
@@ -23,6 +23,7 @@ class Objective:
         self.options, self.cache = options, cache
         self.teacher = teacher.eval().requires_grad_(False)
         self.layers = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+        self.learns = learning_layers(student.config)
         self.accepted = accepted(teacher)
         self.answers = answers_of(teacher) if options.logit_weight else ("single_label", 1.0)
         self.relations: list[Relations] = []
@@ -46,7 +47,7 @@ class Objective:
             found: dict[str, Tensor] = {}
             if options.hidden_weight:
                 found["errors"] = layer_errors(outputs.hidden_states[1:], states, mask_BT)
-                found["hidden"] = found["errors"].mean()
+                found["hidden"] = found["errors"][self.learns].mean()
             if options.relation_weight:
                 mine, theirs = (relations.take(len(mask_BT)) for relations in self.relations)
                 found["relation"] = relation_loss(mine, theirs, mask_BT, options.relation_heads)

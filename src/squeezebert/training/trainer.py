@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from squeezebert.data.batches import TokenisedTexts
 from squeezebert.data.options import Task
 from squeezebert.training.adversarial import Perturbation
-from squeezebert.training.losses import hard_loss, hidden_loss, soft_loss
+from squeezebert.training.losses import hard_loss, hidden_loss, learning_layers, soft_loss
 from squeezebert.training.options import DistilOptions, FinetuneOptions
 from squeezebert.training.regroup import align, stream_order
 from squeezebert.training.taught import TaughtTexts
@@ -122,6 +122,7 @@ class DistilTrainer(ClassifierTrainer):
             teacher = align(teacher, cast(Any, self.model))
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self.distil, self.task, self.units = distil, task, units
+        self.learns = learning_layers(cast(Any, self.model).config)
 
     def _teach(self, inputs: dict[str, Any], row: Tensor | None, hidden: bool) -> tuple[Tensor, list[Tensor]]:
         """The teacher's answers to a batch, and the states of its layers where they are learned."""
@@ -154,7 +155,7 @@ class DistilTrainer(ClassifierTrainer):
             soft = soft_loss(outputs.logits, answers, self.task, self.distil.temperature)
             loss = self.distil.alpha * soft + (1 - self.distil.alpha) * loss
             if hidden:
-                difference = hidden_loss(outputs.hidden_states[1:], states, inputs["attention_mask"])
+                difference = hidden_loss(outputs.hidden_states[1:], states, inputs["attention_mask"], self.learns)
                 loss = loss + self.distil.hidden_weight * difference
         if not return_outputs:
             return loss
