@@ -293,3 +293,9 @@ def test_a_batch_is_the_same_whichever_was_asked_for_before():
 def test_a_sequence_over_the_budget_is_a_batch_of_its_own():
     batches = Batches(np.array([50, 5, 5, 60]), np.arange(4), 20, seed=0).whole_pass()
     assert sorted(map(sorted, batches)) == [[0], [1, 2], [3]]
+
+
+def test_batches_of_nothing_are_an_error_and_no_endless_search():
+    for asked in (lambda batches: batches[0], Batches.whole_pass):
+        with pytest.raises(ValueError, match="no sequences to make batches of"):
+            asked(Batches(np.array([50, 5]), np.arange(0), 20, seed=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from test_latency import TARGET, measured
 from test_space import points, space
 
 from squeezebert.files.errors import OptionError
+from squeezebert.search import evolution
 from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front, ranked
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.space import Shape
@@ -36,7 +38,7 @@ def search(table: LatencyTable, path: Path, budget: float = 0.5, seed: int = 1) 
 
 
 def test_it_finds_what_the_judge_likes_within_the_budget(table: LatencyTable, tmp_path: Path) -> None:
-    found = search(table, tmp_path / "j.jsonl")
+    found = evolve(space(), Record(tmp_path / "j.jsonl", judge, table), 0.5, population=48, generations=40, seed=1)[0]
     assert 0.45 <= found.ratio <= 0.5
     generator = np.random.default_rng(8)
     drawn = [fitted(space(), table, space().random(generator), 0.5, generator) for _ in range(200)]
@@ -66,6 +68,19 @@ def test_a_search_that_was_cut_off_judges_nothing_twice_and_ends_the_same(table:
 
 def test_another_seed_searches_elsewhere(table: LatencyTable, tmp_path: Path) -> None:
     assert search(table, tmp_path / "a.jsonl").shape != search(table, tmp_path / "b.jsonl", seed=2).shape
+
+
+def test_what_takes_long_is_told_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(evolution, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    said: list[str] = []
+    progress = evolution.Progress("judging networks:", 40, said.append)
+    for done in range(1, 41):
+        now[0] += 6.0
+        progress.told(done)
+    assert said[:2] == ["judging networks: 4 of 40, about 4 min left", "judging networks: 8 of 40, about 3 min left"]
+    assert said[-1] == "judging networks: 40 of 40"
+    assert len(said) == 10
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def sandwich(
 def gumbel(
     supernet: Supernet, teacher: SqueezeBertModel, table: LatencyTable, options: SearchOptions = OPTIONS
 ) -> Any:
-    return GumbelLearner(supernet, teacher, options, table, 0.5)
+    return GumbelLearner(supernet, teacher, replace(options, method="gumbel"), table, 0.5)
 
 
 ROWS = np.arange(20, 130)
@@ -143,16 +143,36 @@ def test_choices_go_where_their_price_sends_them(
 
 
 def test_prices_add_up_to_the_table(supernet: Supernet, table: LatencyTable) -> None:
-    prices, generator = Prices(table), np.random.default_rng(4)
-    wrong = []
-    for _ in range(60):
-        shape = supernet.space.random(generator)
-        expected = float(prices.expected(supernet.gates_of(shape)))
-        wrong.append(abs(expected / table.ratio(shape) - 1))
-    assert np.median(wrong) < 0.03
-    assert max(wrong) < 0.3  # pieces that two matrices share
-    dense = float(prices.expected(supernet.gates_of(supernet.space.dense)))
-    assert dense == pytest.approx(table.ratio(supernet.space.dense), rel=1e-5)
+    generator = np.random.default_rng(4)
+    shapes = [supernet.space.dense, supernet.space.empty, *(supernet.space.random(generator) for _ in range(60))]
+    for projected, reads in ((False, "first"), (False, "all"), (True, "first"), (True, "all")):
+        told = LatencyTable(
+            replace(table.space, projected=projected), replace(table.target, reads=reads), table.rows, 0
+        )
+        told.prices = told.prices + 1e-7  # for each thing, so that it counts
+        prices = Prices(told)
+        for shape in shapes:
+            expected = float(prices.expected(supernet.gates_of(shape)))
+            assert expected == pytest.approx(told.ratio(shape), rel=1e-5)
+
+
+def test_the_expected_price_is_the_mean_over_networks_that_are_drawn(supernet: Supernet, table: LatencyTable) -> None:
+    told, space = LatencyTable(replace(table.space, projected=True), table.target, table.rows, 0), supernet.space
+    told.prices = told.prices + 1e-7
+    generator = np.random.default_rng(5)
+    chances = [{f: generator.dirichlet(np.ones(len(v))) for f, v in space.choices.items()} for _ in range(2)]
+    gates = [{f: torch.tensor(p, dtype=torch.float32, requires_grad=True) for f, p in own.items()} for own in chances]
+    expected = Prices(told).expected(gates)
+    ratios = []
+    for _ in range(2000):
+        drawn = {
+            field: [values[generator.choice(len(values), p=own[field])] for own in chances]
+            for field, values in space.choices.items()
+        }
+        ratios.append(told.ratio(space.repaired(drawn)))
+    assert abs(expected.item() - np.mean(ratios)) < 4 * np.std(ratios) / len(ratios) ** 0.5
+    expected.backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for own in gates for one in own.values())
 
 
 def test_layers_that_are_left_out_have_nothing_to_learn(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from squeezebert.files.errors import OptionError
 from squeezebert.model import SqueezeBertConfig, SqueezeBertModel
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.search.space import Shape, Space
@@ -146,3 +147,52 @@ def test_the_dense_point_has_the_models_own_activation_and_groups_divide_its_siz
     assert space.choices["q_groups"] == (1, 2, 4)
     own = Space.of(SqueezeBertConfig(hidden_act="gelu_new", **told))
     assert own.choices["intermediate_act"] == ("gelu_new", "relu")
+
+
+@pytest.mark.parametrize(
+    ("heads", "kept"),
+    [
+        (12, (12, 8, 4, 0)),
+        (16, (16, 12, 4, 0)),
+        (8, (8, 4, 0)),
+        (4, (4, 2, 0)),
+        (6, (6, 4, 2, 0)),
+        (2, (2, 1, 0)),
+        (1, (1, 0)),
+        (5, (5, 3, 2, 0)),
+    ],
+)
+def test_heads_are_kept_in_numbers_that_groups_divide(heads: int, kept: tuple[int, ...]) -> None:
+    config = SqueezeBertConfig(**{**BASE, "num_attention_heads": heads, "hidden_size": 16 * heads})
+    whole = Space.of(config)
+    assert whole.choices["kept_heads"] == kept
+    if heads % 4 == 0:
+        for some in kept[:-1]:
+            point = whole.uniform(kept_heads=some, q_groups=4)
+            assert point["q_groups"][0] == (4 if some % 4 == 0 else 2)
+
+
+def test_the_dense_width_stays_what_it_is() -> None:
+    assert Space.of(SqueezeBertConfig(**{**BASE, "intermediate_size": 100})).choices["intermediate_size"] == (
+        *(100, 72, 48, 24, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "message"),
+    [
+        ({"kept_heads": [12, 8, 12]}, r"kept_heads = \[12, 8, 12\], expected 12 in every layer"),
+        ({"kept_heads": 8}, r"kept_heads = \[8, 8, 8\]"),
+        ({"intermediate_size": [192, 96, 192]}, r"intermediate_size = \[192, 96, 192\]"),
+        ({"intermediate_size": [0, 0, 0]}, r"intermediate_size = \[0, 0, 0\], expected more than 0"),
+        ({"intermediate_act": ["gelu", "relu", "gelu"]}, "intermediate_act = .*expected gelu"),
+    ],
+)
+def test_a_narrowed_model_is_no_dense_one(narrowed: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"{message}.*search from the model that it was made from"):
+        Space.of(SqueezeBertConfig(**{**BASE, **narrowed}))
+
+
+def test_a_full_model_may_say_so_for_each_layer() -> None:
+    full = {"kept_heads": [12] * 3, "intermediate_size": [192] * 3, "intermediate_act": ["gelu"] * 3}
+    assert Space.of(SqueezeBertConfig(**{**BASE, **full})) == space()

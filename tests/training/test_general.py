@@ -101,6 +101,15 @@ def test_a_run_learns_and_leaves_a_complete_folder(corpus, teacher, tmp_path):
     assert torch.equal(kept.pooler.dense.weight, pooler)
 
 
+def test_sequences_that_are_given_are_held_out():
+    options = GeneralDistilOptions(**FAST)
+    training, held_out = general._split(6, options, np.array([4, 1, 4]))
+    assert (training.tolist(), held_out.tolist()) == ([0, 2, 3, 5], [1, 4])
+    for none in ([], range(6)):
+        with pytest.raises(OptionError, match="it takes one to learn from and one to measure on"):
+            general._split(6, options, np.array(none, dtype=int))
+
+
 def test_the_error_is_that_of_the_held_out_sequences(corpus, teacher, tmp_path):
     """With a learning rate of next to nothing, the row is what a plain loop over the sequences finds."""
     student = new_student(teacher)

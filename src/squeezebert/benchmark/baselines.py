@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from squeezebert.benchmark.latency import TimedFile
-from squeezebert.export.exporter import DISABLED_OPTIMIZERS
+from squeezebert.export.checkpoint import Model
+from squeezebert.export.exporter import DISABLED_OPTIMIZERS, MODEL_PATHS
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import quantize_graph, unadvised
+from squeezebert.export.smoothing import BlockScales, made_up_scales
+from squeezebert.files.manifest import Precision
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.model.configuration import GROUP_FIELDS
 from squeezebert.training.teacher import accepted
@@ -33,22 +36,38 @@ def bert_base_config(labels: int = 2) -> SqueezeBertConfig:
     return SqueezeBertConfig(**options)
 
 
-def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
-    """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files."""
+def write_baseline(config: SqueezeBertConfig, folder: Path, smooth: bool = False) -> dict[str, TimedFile]:
+    """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files.
+
+    `smooth` writes int8 with as many scales as an export of a trained model of this shape has.
+    """
     torch.manual_seed(0)
-    return write_ours(SqueezeBertForSequenceClassification(config), folder)
+    model = SqueezeBertForSequenceClassification(config)
+    return write_ours(model, folder, made_up_scales(model) if smooth else None)
 
 
-def write_ours(model: SqueezeBertForSequenceClassification, folder: Path) -> dict[str, TimedFile]:
-    """Write a classifier of ours in fp32 and int8, in our graph form without calibration, and return the files."""
+def write_ours(
+    model: Model,
+    folder: Path,
+    scales: Sequence[BlockScales] | None = None,
+    precisions: Collection[Precision] = ("fp32", "int8"),
+) -> dict[str, TimedFile]:
+    """Write a model of ours in fp32 and int8, in our graph form, and return the files.
+
+    `scales`, as `find_scales` has them, are those of the int8 file, as an export writes it; without them it is of the
+    fp32 file's graph.
+    """
     model.train(False)
     folder.mkdir(parents=True, exist_ok=True)
-    write_graph(model, folder / "model.onnx", ExportOptions().opset)
-    quantize_graph(folder / "model.onnx", folder / "model_quantized.onnx")
-    return {
-        "fp32": TimedFile(folder / "model.onnx", DISABLED_OPTIMIZERS),
-        "int8": TimedFile(folder / "model_quantized.onnx", DISABLED_OPTIMIZERS),
-    }
+    opset, paths = ExportOptions().opset, {name: folder / Path(MODEL_PATHS[name]).name for name in precisions}
+    if "fp32" in paths:
+        write_graph(model, paths["fp32"], opset)
+    if "int8" in paths:
+        source = folder / "smooth.onnx"
+        write_graph(model, source, opset, scales)
+        quantize_graph(source, paths["int8"])
+        source.unlink()
+    return {name: TimedFile(path, DISABLED_OPTIMIZERS) for name, path in paths.items()}
 
 
 class _Logits(torch.nn.Module):

@@ -81,7 +81,7 @@ class Batches:
     def __init__(self, lengths: np.ndarray, sequences: np.ndarray, batch_tokens: int, seed: int) -> None:
         """Batch `sequences`, numbers into `lengths`, by at most `batch_tokens` tokens, padding counted.
 
-        A sequence longer than that is a batch of its own.
+        A sequence longer than that is a batch of its own. Asking for batches of no sequences raises `ValueError`.
         """
         self.lengths, self.sequences, self.batch_tokens, self.seed = lengths, sequences, batch_tokens, seed
         self._ends = [0]  # of each pass known so far: the number of batches before it ends
@@ -106,6 +106,8 @@ class Batches:
 
     def _make(self, random: np.random.Generator) -> Iterator[np.ndarray]:
         """Cut sorted stretches of a random order into batches, and put those of a stretch in a random order."""
+        if not len(self.sequences):  # an endless row of nothing would be looked for endlessly
+            raise ValueError("no sequences to make batches of")
         order = random.permutation(self.sequences)
         mean = max(1.0, float(self.lengths[order].mean()))
         stretch = max(1, round(64 * self.batch_tokens / mean))

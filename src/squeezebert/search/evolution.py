@@ -18,6 +18,7 @@ import numpy as np
 from squeezebert.files.errors import OptionError
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.space import Shape, Space
+from squeezebert.training.trainer import duration
 
 Report = Callable[[str], None]
 # What is within the budget: no more than it, and not so much less that time is given away
@@ -25,6 +26,7 @@ _LEAST = 0.9
 _PARENTS = 1 / 3
 _RANDOM = 400  # draws for a first network that fits
 _TRIES = 60  # for a child that fits
+_SAID = 20.0  # seconds between lines of progress
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ class Record:
                     told = json.loads(line)
                 except ValueError:  # cut off while it was written
                     continue
-                self.found[_key(told["shape"])] = Judged(told["shape"], told["error"], table.ratio(told["shape"]))
+                self.found[key_of(told["shape"])] = Judged(told["shape"], told["error"], table.ratio(told["shape"]))
             self._rewrite()
 
     def __call__(self, shape: Shape) -> Judged:
         """Judge a network, now or as an earlier run did."""
-        key = _key(shape)
+        key = key_of(shape)
         if key not in self.found:
             judged = Judged(shape, self.judge(shape), self.table.ratio(shape))
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(judged.__dict__) + "\n")
+                stream.write(_line(judged))
             self.found[key] = judged
         return self.found[key]
 
@@ -71,8 +73,24 @@ class Record:
 
     def _rewrite(self) -> None:
         part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text("".join(json.dumps(one.__dict__) + "\n" for one in self.found.values()), encoding="utf-8")
+        part.write_text("".join(map(_line, self.found.values())), encoding="utf-8")
         part.replace(self.path)
+
+
+class Progress:
+    """Says now and then how far a stage is, and how long the rest of it takes."""
+
+    def __init__(self, what: str, total: float, report: Report) -> None:
+        self.what, self.total, self.report = what, total, report
+        self.began = self.said = time.monotonic()
+
+    def told(self, done: float, more: str = "", *, surely: bool = False) -> None:
+        """Say that `done` of the total is done: `surely`, or where nothing was said for a while."""
+        now = time.monotonic()
+        if surely or now - self.said > _SAID:
+            self.said = now
+            left = duration((now - self.began) / done * (self.total - done))
+            self.report(f"{self.what} {done:g} of {self.total:g}{more}" + f", about {left} left" * (done < self.total))
 
 
 def evolve(
@@ -99,11 +117,12 @@ def evolve(
         return _LEAST * budget <= table.ratio(shape) <= budget
 
     living = [record(fitted(space, table, shape, budget, generator)) for shape in first]
+    progress = Progress("evolution: networks to begin with:", population, report)
     while len(living) < population:
         living.append(record(fitted(space, table, space.random(generator), budget, generator)))
-    began = time.monotonic()
-    said = began
-    for generation in range(generations):
+        progress.told(len(living))
+    progress = Progress("evolution: generation", generations, report)
+    for generation in range(1, generations + 1):
         parents = ranked(living, budget)[: max(2, round(population * _PARENTS))]
         children: list[Judged] = []
         while len(children) < population - len(parents):
@@ -117,14 +136,8 @@ def evolve(
                 child = fitted(space, table, child, budget, generator)
             children.append(record(child))
         living = [*parents, *children]
-        now = time.monotonic()
-        if now - said > 20 or generation + 1 == generations:
-            said, best = now, ranked(living, budget)[0]
-            left = (now - began) / (generation + 1) * (generations - generation - 1)
-            report(
-                f"evolution: generation {generation + 1} of {generations}, error {best.error:.4f}, "
-                f"{left / 60:.0f} min left"
-            )
+        best = ranked(living, budget)[0]
+        progress.told(generation, f", error {best.error:.4f}", surely=generation == generations)
     return ranked(living, budget)
 
 
@@ -172,9 +185,15 @@ def _distance(ratio: float, budget: float) -> float:
 
 def ranked(judged: Sequence[Judged], budget: float) -> list[Judged]:
     """Different networks, the best first; those over the budget come last, however good."""
-    unique = {_key(one.shape): one for one in judged}
+    unique = {key_of(one.shape): one for one in judged}
     return sorted(unique.values(), key=lambda one: (max(one.ratio - budget, 0.0), one.error))
 
 
-def _key(shape: Shape) -> str:
+def key_of(shape: Shape) -> str:
+    """A network as text: equal for equal ones."""
     return json.dumps(shape, sort_keys=True)
+
+
+def _line(judged: Judged) -> str:
+    """A network of the file; without its ratio, which is another one with each round of timing."""
+    return json.dumps({"shape": judged.shape, "error": judged.error}) + "\n"

@@ -8,26 +8,33 @@ k inner and m columns of a product.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from scipy.optimize import nnls
+from torch import nn
 
-from squeezebert.benchmark.baselines import write_baseline
+from squeezebert.benchmark.baselines import write_ours
 from squeezebert.benchmark.latency import TimedFile, compare_latency
+from squeezebert.export.checkpoint import Model
+from squeezebert.export.smoothing import BlockScales, made_up_scales
 from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
-from squeezebert.model import SqueezeBertConfig
+from squeezebert.files.manifest import Precision
+from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
 from squeezebert.search.space import Shape, Space
 
 Engine = Literal["onnx-int8", "onnx-fp32"]
-ENGINES: dict[str, str] = {"onnx-int8": "int8", "onnx-fp32": "fp32"}
+Reads = Literal["first", "all"]
+ENGINES: dict[str, Precision] = {"onnx-int8": "int8", "onnx-fp32": "fp32"}
 Report = Callable[[str], None]
 # Latency does not depend on how many words there are; the file does
 _VOCABULARY = 1000
@@ -45,13 +52,21 @@ class Target:
     """Threads of one text."""
     tokens: int = 128
     """Tokens of the text."""
+    reads: Reads = "first"
+    """Whose states are read of the last layer: the first token's alone, by a classifier, or those of all."""
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise OptionError(f"--engine {self.engine}: expected one of {', '.join(ENGINES)}")
+        for field, values in (("engine", ENGINES), ("reads", get_args(Reads))):
+            if getattr(self, field) not in values:
+                raise OptionError(f"--{field} {getattr(self, field)}: expected one of {', '.join(values)}")
         for field in ("threads", "tokens"):
             if getattr(self, field) < 1:
                 raise OptionError(f"--{field} {getattr(self, field)}: expected 1 or more")
+
+    @property
+    def smooth(self) -> bool:
+        """Whether channels that stand out are scaled in what the exporter writes for it."""
+        return ENGINES[self.engine] == "int8"
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class LatencyTable:
         self.space, self.target, self.rows, self.held_out = space, target, list(rows), held_out
         random = self.rows[: len(self.rows) - held_out]
         seen = [*random, *found]
-        work = np.array([work_of(space, row["shape"], target.tokens) for row in seen])
+        work = np.array([self.work(row["shape"]) for row in seen])
         ratios = np.array([row["ratio"] for row in seen])
         weights = np.array([1.0] * len(random) + [_FOUND] * len(found))
         # Relative errors count: a small network's is as dear as a large one's
@@ -99,9 +114,13 @@ class LatencyTable:
         """
         return LatencyTable(self.space, self.target, self.rows, self.held_out, found)
 
+    def work(self, shape: Shape) -> np.ndarray:
+        """What a network's graph asks for in its engine."""
+        return work_of(self.space, shape, self.target.tokens, self.target.reads, self.target.smooth)
+
     def ratio(self, shape: Shape) -> float:
         """The predicted time of a network, as a multiple of the anchor's."""
-        return float(work_of(self.space, shape, self.target.tokens) @ self.prices)
+        return float(self.work(shape) @ self.prices)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -125,8 +144,9 @@ def measure_ratios(
     with tempfile.TemporaryDirectory() as place:
 
         def written(name: str, shape: Shape) -> TimedFile:
-            config = space.config(shape, base, vocab_size=_VOCABULARY, num_labels=2)
-            return write_baseline(config, Path(place) / name)[ENGINES[target.engine]]
+            torch.manual_seed(0)
+            model = SqueezeBertModel(space.config(shape, base, vocab_size=_VOCABULARY))
+            return write_network(model, Path(place) / name, target, made_up_scales(model))
 
         files = {name: written(f"own-{number}", shape) for number, (name, shape) in enumerate(shapes.items())}
         found = compare_latency(
@@ -139,6 +159,28 @@ def measure_ratios(
             vocabulary=_VOCABULARY,
         )
     return {name: one.to_dict() for name, one in found.items()}
+
+
+def write_network(
+    model: SqueezeBertModel, folder: Path, target: Target, scales: Sequence[BlockScales] | None
+) -> TimedFile:
+    """Write an encoder as an export for `target` does, and return the file.
+
+    Where the first token is read it becomes a classifier of two labels, else a model that gives a text's vector, the
+    mean over its tokens. `scales` are those of int8, as `find_scales` has them; fp32 has none.
+    """
+    precision = ENGINES[target.engine]
+    written: Model = _classifier(model) if target.reads == "first" else model
+    return write_ours(written, folder, scales if target.smooth else None, [precision])[precision]
+
+
+def _classifier(encoder: SqueezeBertModel) -> SqueezeBertForSequenceClassification:
+    config = copy.deepcopy(encoder.config)
+    config.num_labels = 2
+    with torch.device("meta"):  # an encoder that is replaced at once needs no memory
+        model = SqueezeBertForSequenceClassification(config)
+    model.transformer, model.classifier = encoder, nn.Linear(config.hidden_size, 2)
+    return model
 
 
 def build_table(
@@ -213,110 +255,132 @@ def _short(value: Any) -> str:
 
 # --- the work of a network -------------------------------------------------------------------------------
 
+# Products are those with weights; joined is what split and join nodes write; smoothed are channels times a scale
 WORK = (
     *("products", "multiply-adds", "inputs read", "outputs written", "weights read"),
-    *("channels joined", "scores", "gelu", "relu", "normalised", "network"),
+    *("channels joined", "scores", "gelu", "relu", "normalised", "smoothed", "network"),
 )
 
 
-def work_of(space: Space, shape: Shape, tokens: int) -> np.ndarray:
-    """What a network's graph asks for, in the order of `WORK`; linear in its layers.
+class Surroundings(NamedTuple):
+    """What a layer's work depends on beside its choices."""
 
-    The classifier reads the first token, so that the last block computes its queries and all that follows for one row.
+    hidden_size: int
+    """Channels of the hidden states."""
+    head_size: int
+    """Channels of a head."""
+    tokens: int
+    """Tokens of the text."""
+    first_only: bool
+    """Whether the first token's state alone is asked for: keys and values are still those of all."""
+    smooth: bool
+    """Whether channels that stand out are scaled."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all that is computed beside keys and values."""
+        return 1 if self.first_only else self.tokens
+
+
+def work_of(space: Space, shape: Shape, tokens: int, reads: Reads = "first", smooth: bool = False) -> np.ndarray:
+    """What a network's graph asks for, in the order of `WORK`; the sum over the `PARTS` of its layers.
+
+    Where the first token alone is read, the last block computes its queries and all that follows for one row.
     """
     total = np.zeros(len(WORK))
     total[-1] = 1.0
-    for layer in range(space.layers):
-        last = layer == space.layers - 1
-        chosen = {field: shape[field][layer] for field in (*_ATTENTION_WORK, *_FEED_FORWARD_WORK)}
-        total += attention_work(space, tokens, last, chosen) + feed_forward_work(space, tokens, last, chosen)
+    unscaled = space.projected and smooth
+    for layer, around in enumerate(surroundings(space, tokens, reads, smooth)):
+        for fields, work in PARTS.items():
+            total += work(around, *(shape[field][layer] for field in fields))
+        if unscaled and (shape["kept_heads"][layer] or shape["intermediate_size"][layer]):
+            total[SMOOTHED] -= not_smoothed(around)
+            unscaled = False
     return total
 
 
-def attention_work(space: Space, tokens: int, last: bool, chosen: Mapping[str, Any]) -> np.ndarray:
-    """What the attention of one layer asks for, by its choices."""
-    values = (chosen[field] for field in _ATTENTION_WORK)
-    return _attention_work(space.hidden_size, space.head_size, tokens, last, *values)
+def surroundings(space: Space, tokens: int, reads: Reads, smooth: bool) -> list[Surroundings]:
+    """Those of each layer."""
+    last = space.layers - 1
+    return [
+        Surroundings(space.hidden_size, space.head_size, tokens, reads == "first" and layer == last, smooth)
+        for layer in range(space.layers)
+    ]
 
 
-def feed_forward_work(space: Space, tokens: int, last: bool, chosen: Mapping[str, Any]) -> np.ndarray:
-    """What the feed-forward network of one layer asks for, by its choices."""
-    values = (chosen[field] for field in _FEED_FORWARD_WORK)
-    return _feed_forward_work(space.hidden_size, 1 if last else tokens, *values)
+SMOOTHED = WORK.index("smoothed")
 
 
-_ATTENTION_WORK = (
-    *("kept_heads", "q_groups", "k_groups", "v_groups", "q_rank", "post_attention_groups", "post_attention_rank"),
-)
-_FEED_FORWARD_WORK = (
-    *("intermediate_size", "intermediate_act", "intermediate_groups", "intermediate_rank"),
-    *("output_groups", "output_rank"),
-)
+def not_smoothed(around: Surroundings) -> int:
+    """Channels that the first layer with anything in it does not scale back, where embeddings are projected.
 
-
-@functools.lru_cache(maxsize=100_000)
-def _attention_work(
-    C: int, D: int, T: int, last: bool, heads: int, q: int, k: int, v: int, rank: int, after: int, after_rank: int
-) -> np.ndarray:
-    if not heads:
-        return _vector({})
-    A, own = heads * D, 1 if last else T
-    work = _nothing()
-    joined: set[tuple[int, int]] = set()
-    for groups, rows in ((q, own), (k, T), (v, T)):
-        _matrix(work, rows, C, A, groups, rank, shared=True, joined=joined)
-    _matrix(work, own, A, C, after, after_rank)
-    total: np.ndarray = _vector(work) + attention_rest(C, D, T, own, heads)
-    if any(not _dense_is_cheaper(C, A, groups, rank, shared=True) for groups in (q, k, v)):
-        total += shared_work(C, T, rank)
-    return total
-
-
-@functools.lru_cache(maxsize=100_000)
-def _feed_forward_work(
-    C: int, rows: int, F: int, act: str, up: int, up_rank: int, down: int, down_rank: int
-) -> np.ndarray:
-    if not F:
-        return _vector({})
-    work = _nothing()
-    _matrix(work, rows, C, F, up, up_rank)
-    if up != down and (up > 1 or down > 1):  # one half's pieces are not the other's
-        work["channels joined"] += rows * F
-    _matrix(work, rows, F, C, down, down_rank)
-    total: np.ndarray = _vector(work) + feed_forward_rest(C, rows, F, act)
-    return total
-
-
-def attention_rest(C: int, D: int, T: int, rows: int, heads: int) -> np.ndarray:
-    """What attention asks for beside its matrices: the products of queries with keys and probabilities with values."""
-    work = {"multiply-adds": 2 * heads * rows * D * T, "scores": heads * rows * T, "normalised": rows * C}
-    return _vector(work)
-
-
-def feed_forward_rest(C: int, rows: int, F: int, act: str) -> np.ndarray:
-    """What a feed-forward network asks for beside its matrices."""
-    return _vector({act if act in WORK else "gelu": rows * F, "normalised": rows * C})
-
-
-def shared_work(C: int, T: int, rank: int) -> np.ndarray:
-    """What the first factor asks for that query, key and value share."""
-    work = _nothing()
-    if rank:
-        _product(work, T, C, rank)
-    return _vector(work)
-
-
-def matrix_work(
-    rows: int, inputs: int, outputs: int, groups: int, rank: int, shared: bool = False, joins: bool = True
-) -> np.ndarray:
-    """What one matrix asks for; without `joins`, its input is split and joined already.
-
-    One group beside a rank is no group, as a search's choices have it.
+    A projection stands between the LayerNorm that would scale its input and the layer.
     """
+    return around.rows * around.hidden_size
+
+
+@functools.lru_cache(maxsize=100_000)
+def _attention_work(around: Surroundings, heads: int, q: int, k: int, v: int, rank: int) -> np.ndarray:
+    """Query, key and value, and what is made of them."""
     work = _nothing()
-    groups = 0 if groups == 1 and rank else groups
-    _matrix(work, rows, inputs, outputs, groups, rank, shared, None if joins else {(groups, rows)})
+    if not heads:
+        return _vector(work)
+    C, D, T, _, smooth = around
+    rows, A = around.rows, heads * D
+    x = _Channels(work, T, C)
+    own = _Channels(work, rows, C) if around.first_only else x
+    for channels, groups in ((own, q), (x, k), (x, v)):
+        _whole(work, channels.rows, A, _matrix(work, channels, A, groups, rank, shared=True))
+    if rank and not all(_dense_is_cheaper(C, A, groups, rank, shared=True) for groups in (q, k, v)):
+        _product(work, T, C, rank)  # the first factor that they share
+    # Queries times keys, probabilities times values, and times what says which keys are text
+    work["multiply-adds"] += heads * rows * T * (2 * D + 1)
+    work["scores"] += heads * rows * T
+    work["normalised"] += rows * C
+    work["smoothed"] += rows * C if smooth else 0
     return _vector(work)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _post_attention_work(around: Surroundings, heads: int, groups: int, rank: int) -> np.ndarray:
+    work, C, rows = _nothing(), around.hidden_size, around.rows
+    if heads:
+        context = _Channels(work, rows, heads * around.head_size)
+        _whole(work, rows, C, _matrix(work, context, C, groups, rank))
+    return _vector(work)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _feed_forward_work(around: Surroundings, F: int, up: int, up_rank: int, down: int, down_rank: int) -> np.ndarray:
+    """Both matrices: the second reads the pieces that the first makes."""
+    work, C, rows = _nothing(), around.hidden_size, around.rows
+    if F:
+        pieces = _matrix(work, _Channels(work, rows, C), F, up, up_rank)
+        _whole(work, rows, C, _matrix(work, _Channels(work, rows, F, pieces), C, down, down_rank))
+    return _vector(work)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _activation_work(around: Surroundings, F: int, act: str) -> np.ndarray:
+    """All of a feed-forward network beside its matrices."""
+    work, C, rows = _nothing(), around.hidden_size, around.rows
+    if F:
+        work[act if act in WORK else "gelu"] += rows * F
+        work["normalised"] += rows * C
+        work["smoothed"] += rows * (C + F) if around.smooth else 0
+    return _vector(work)
+
+
+PARTS: Mapping[tuple[str, ...], Callable[..., np.ndarray]] = {
+    ("kept_heads", "q_groups", "k_groups", "v_groups", "q_rank"): _attention_work,
+    ("kept_heads", "post_attention_groups", "post_attention_rank"): _post_attention_work,
+    (
+        "intermediate_size",
+        *("intermediate_groups", "intermediate_rank", "output_groups", "output_rank"),
+    ): _feed_forward_work,
+    ("intermediate_size", "intermediate_act"): _activation_work,
+}
+"""The fields of a layer that its work depends on together -> that work, by its surroundings and their values."""
 
 
 def _nothing() -> dict[str, float]:
@@ -324,45 +388,66 @@ def _nothing() -> dict[str, float]:
 
 
 def _vector(work: Mapping[str, float]) -> np.ndarray:
-    return np.array([work.get(name, 0.0) for name in WORK])
+    return np.array([work[name] for name in WORK])
 
 
-def _matrix(
-    work: dict[str, float],
-    rows: int,
-    inputs: int,
-    outputs: int,
-    groups: int,
-    rank: int,
-    shared: bool = False,
-    joined: set[tuple[int, int]] | None = None,
-) -> None:
-    """Add what one matrix asks for as `export/matrices.py` writes it; inputs in `joined` are there already."""
-    down = 0 if shared or not rank else inputs * rank
+class _Channels:
+    """What joins and splits the input of matrices, as the class of that name in `export/matrices.py` writes them."""
+
+    def __init__(self, work: dict[str, float], rows: int, width: int, pieces: int = 1) -> None:
+        self.work, self.rows, self.width = work, rows, width
+        self.ways, self.joined = {pieces}, set[int]()
+
+    def by_group(self, groups: int) -> None:
+        """Have so many pieces of the channels; other than the ones there are, they are cut from the whole."""
+        if groups in self.ways:
+            return
+        if groups > 1:
+            self.by_group(1)
+        self.work["channels joined"] += self.rows * self.width
+        self.ways.add(groups)
+
+    def with_reduced(self, groups: int, rank: int) -> None:
+        """Have so many pieces, each with the reduced channels."""
+        if groups not in self.joined:
+            self.by_group(groups)
+            self.work["channels joined"] += self.rows * (self.width + groups * rank)
+            self.joined.add(groups)
+
+
+def _whole(work: dict[str, float], rows: int, width: int, pieces: int) -> None:
+    _Channels(work, rows, width, pieces).by_group(1)
+
+
+def _matrix(work: dict[str, float], x: _Channels, outputs: int, groups: int, rank: int, shared: bool = False) -> int:
+    """Add what one matrix asks for as `export/matrices.py` writes it, and return the pieces of its output.
+
+    A `shared` first factor is another's to count.
+    """
+    rows, inputs = x.rows, x.width
     if rank and _dense_is_cheaper(inputs, outputs, groups, rank, shared):
-        groups, rank, down = 1, 0, 0
-    if rank and not groups:
-        if down:
-            _product(work, rows, inputs, rank)
+        groups, rank = 1, 0
+    appends = bool(rank and groups and inputs > outputs and not shared)
+    if rank and not shared and not appends:
+        x.by_group(1)
+        _product(work, rows, inputs, rank)
+    if not groups:
         _product(work, rows, rank, outputs)
-        return
-    if rank and inputs > outputs and not shared:  # each group makes its share of the reduced channels
+        return 1
+    if appends:  # each group makes its share of the reduced channels
+        x.by_group(groups)
         for _ in range(groups):
             _product(work, rows, inputs // groups, outputs // groups + rank)
         _product(work, rows, rank, outputs)
-        work["channels joined"] += rows * (outputs + 2 * groups * rank + outputs)
-        return
-    if down:
-        _product(work, rows, inputs, rank)
+        work["channels joined"] += rows * (outputs + groups * rank + outputs)
+        return 1
+    if rank:
+        x.with_reduced(groups, rank)
+    else:
+        x.by_group(groups)
     for _ in range(groups):
         _product(work, rows, inputs // groups + rank, outputs // groups)
-    if groups > 1:
-        work["channels joined"] += rows * outputs
-        key = (groups, rows)
-        if joined is None or key not in joined:
-            work["channels joined"] += rows * (inputs + groups * rank)
-            if joined is not None:
-                joined.add(key)
+    return groups
 
 
 def _dense_is_cheaper(inputs: int, outputs: int, groups: int, rank: int, shared: bool) -> bool:

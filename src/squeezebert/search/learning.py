@@ -27,7 +27,7 @@ from squeezebert.data.packing import Batches
 from squeezebert.files.errors import DivergedError, FolderError
 from squeezebert.model import SqueezeBertModel
 from squeezebert.search.latency import LatencyTable
-from squeezebert.search.options import SearchOptions
+from squeezebert.search.options import SearchOptions, rows_of_weights
 from squeezebert.search.prices import Prices
 from squeezebert.search.space import Shape, Space
 from squeezebert.search.supernet import Gates, Supernet
@@ -41,9 +41,8 @@ _WARMUP = 0.1
 _CLIP = 1.0
 # Gumbel: share of the steps before choices are learned, and the temperatures at both ends
 _CHOICES_WAIT = 0.2
-_CHOICES_TEXTS = 5  # one sequence in so many is for the choices
 _TEMPERATURES = 4.0, 0.3
-_SAVE = "supernet.pt"
+SAVE = "supernet.pt"
 
 
 class Learner(ABC):
@@ -87,7 +86,8 @@ class Learner(ABC):
 
         Without gradients: choices could else be made for the layers that are counted, not for what they compute.
         """
-        choices, weights, later = self.supernet.space.choices, [], 0.0
+        choices, later = self.supernet.space.choices, 0.0
+        weights: list[float] = []
         for own in reversed(gates):
             nothing = math.prod(
                 float(own[field][choices[field].index(0)]) if 0 in choices[field] else 0.0
@@ -280,14 +280,12 @@ def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, repo
     Raises `DivergedError` when the loss is no number.
     """
     options = learner.options
-    # The weights fit what they have seen: how good a choice is shows on texts that they have not
-    of_choices = rows[::_CHOICES_TEXTS] if isinstance(learner, GumbelLearner) else rows[:0]
+    own = rows_of_weights(rows, options.method)
     batches, others = (
-        Batches(corpus.lengths, some, options.batch_tokens, options.seed)
-        for some in (np.setdiff1d(rows, of_choices), of_choices)
+        Batches(corpus.lengths, some, options.batch_tokens, options.seed) for some in (own, np.setdiff1d(rows, own))
     )
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / _SAVE
+    place = folder / SAVE
     if place.exists():
         try:
             saved = torch.load(place, weights_only=True)
@@ -310,7 +308,7 @@ def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, repo
                 f"supernet: step {learner.step} of {options.steps}, loss {learner.loss:.4f}, {left / 60:.0f} min left"
             )
         if learner.step % options.save_every == 0 or learner.step == options.steps:
-            part = folder / f".{_SAVE}.part"
+            part = folder / f".{SAVE}.part"
             torch.save(learner.state(), part)
             part.replace(place)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from squeezebert.data.options import check_sources
 from squeezebert.files.errors import OptionError
+from squeezebert.training.options import check_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHOICES_TEXTS = 5  # one sequence in so many is for the choices
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class SearchOptions:
 
     budget_ms: tuple[float, ...] = ()
     """Milliseconds that a text may take, one network for each number. Kept as a share of what the dense network takes
-    in the same engine when the search begins."""
+    in the same engine when a number is first given."""
     budget_ratio: tuple[float, ...] = ()
     """The same as shares of the dense network's time, as `0.35`; this or `--budget-ms`."""
     engine: Literal["onnx-int8", "onnx-fp32"] = "onnx-int8"
@@ -50,6 +56,9 @@ class SearchOptions:
     """Threads of one text in that engine."""
     tokens: int = 128
     """Tokens of the text that is timed."""
+    reads: Literal["first", "all"] = "first"
+    """States that are read of the last block: that of the first token, as a classifier does, so that the block works
+    for it alone; or all, as for vectors of texts and marks of words."""
     method: Literal["evolution", "gumbel"] = "evolution"
     """How the supernet learns and is searched: networks drawn at random, then evolution; or a choice of each matrix
     that is learned with the weights (Gumbel-softmax, as SqueezeNAS does)."""
@@ -66,7 +75,7 @@ class SearchOptions:
     choice_learning_rate: float = 0.03
     """Learning rate of the choices; gumbel only."""
     latency_weight: float = 1.0
-    """How much a time beyond the budget, as a share of it, counts beside the error; gumbel only."""
+    """How much a time off the budget, on either side and as a share of it, counts beside the error; gumbel only."""
     population: int = 48
     """Networks of a generation."""
     generations: int = 20
@@ -74,9 +83,10 @@ class SearchOptions:
     drawn: int = 96
     """Networks drawn by the learned probabilities, of which the best is taken; gumbel only."""
     heal_steps: int = 1000
-    """Steps for which the network that was found learns the dense one's states, as `squeeze` does it; 0 for none."""
+    """Steps for which the network that was found learns the dense one's states, as `squeeze` does it; 0 for none. A
+    search that goes on can have other numbers, for networks that are not healed yet."""
     heal_learning_rate: float = 5e-4
-    """Its highest learning rate."""
+    """Its highest learning rate; likewise."""
     calibration_tokens: int = 30_000
     """Tokens of the text that the supernet's first weights are fitted on."""
     held_out: int = 64
@@ -99,6 +109,11 @@ class SearchOptions:
             for value in getattr(self, field):
                 if not value > 0:
                     raise OptionError(f"--{field.replace('_', '-')} {value}: expected a number above 0")
+                if field == "budget_ratio" and value >= 1:
+                    raise OptionError(
+                        f"--budget-ratio {value}: leaves nothing to search: expected a number below 1, which is what "
+                        "the dense network takes"
+                    )
             names = [f"{value:g}" for value in getattr(self, field)]  # as folders have them
             if len(set(names)) < len(names):
                 raise OptionError(f"--{field.replace('_', '-')} {' '.join(names)}: the same one twice")
@@ -118,3 +133,12 @@ class SearchOptions:
                 raise OptionError(f"--{field.replace('_', '-')} {getattr(self, field)}: expected between 0 and 1")
         if self.latency_weight < 0:
             raise OptionError(f"--latency-weight {self.latency_weight}: expected 0 or more")
+        check_seed(self.seed)
+
+
+def rows_of_weights(rows: np.ndarray, method: str) -> np.ndarray:
+    """Return which sequences to learn from are the weights'; the others are for the choices that `gumbel` learns.
+
+    Weights fit what they have seen: how good a choice is shows on texts that they have not.
+    """
+    return rows[[i for i in range(len(rows)) if method != "gumbel" or i % _CHOICES_TEXTS]]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from squeezebert.search.latency import LatencyTable, attention_rest, feed_forward_rest, matrix_work, shared_work
+from squeezebert.search.latency import PARTS, SMOOTHED, LatencyTable, Surroundings, not_smoothed, surroundings
 from squeezebert.search.supernet import Gates
 
 Part = tuple[tuple[str, ...], Tensor]
@@ -19,63 +19,53 @@ Part = tuple[tuple[str, ...], Tensor]
 class Prices:
     """What each part of each layer costs by its choices, as ratios to the anchor; the parts add up.
 
-    What depends on two matrices at once (pieces that one makes and the other reads) is priced as if keys alone split
-    the input of attention, and the feed-forward network's halves had the same groups. The search's end asks the table
-    itself.
+    Choices that make no sense together cost what they are repaired to, as drawn networks are. So the expected ratio is
+    the table's mean over networks that are drawn by the probabilities, and where these are 0 and 1, its prediction.
     """
 
     def __init__(self, table: LatencyTable) -> None:
+        space, target = table.space, table.target
         self.table = table
         self.fixed = float(table.prices[-1])
-        self.layers = [self._parts(layer == table.space.layers - 1) for layer in range(table.space.layers)]
+        layers = surroundings(space, target.tokens, target.reads, target.smooth)
+        # All layers but the last are alike
+        priced = self._priced(list(dict.fromkeys(layers)))
+        self.layers = [priced[around] for around in layers]
+        price = float(table.prices[SMOOTHED]) if space.projected and target.smooth else 0.0
+        self.unscaled = [price * not_smoothed(around) for around in layers]
 
     def expected(self, gates: Sequence[Gates]) -> Tensor:
         """The expected ratio of a network whose choices have these probabilities."""
-        total = torch.tensor(self.fixed)
-        for parts, own in zip(self.layers, gates, strict=True):
+        total, nothing_yet = torch.tensor(self.fixed), torch.tensor(1.0)
+        for parts, own, unscaled in zip(self.layers, gates, self.unscaled, strict=True):
             for fields, prices in parts:
                 left = prices
                 for field in fields:
                     left = torch.tensordot(own[field], left, dims=1)
                 total = total + left
+            if unscaled:  # the first layer that is there saves it
+                nothing = nothing_yet * self._left_out(own, "kept_heads") * self._left_out(own, "intermediate_size")
+                total = total - unscaled * (nothing_yet - nothing)
+                nothing_yet = nothing
         return total
 
-    def _parts(self, last: bool) -> list[Part]:
-        space, T = self.table.space, self.table.target.tokens
-        C, D, own = space.hidden_size, space.head_size, 1 if last else self.table.target.tokens
-        parts = [
-            self._part(("kept_heads",), lambda heads: attention_rest(C, D, T, own, heads)),
-            self._part(("kept_heads", "q_rank"), lambda heads, rank: shared_work(C, T, rank)),
-        ]
-        for name, rows in (("q", own), ("k", T), ("v", T)):
+    def _left_out(self, own: Gates, field: str) -> Tensor:
+        values = self.table.space.choices[field]
+        return own[field][values.index(0)] if 0 in values else torch.tensor(0.0)
 
-            def projection(heads: int, groups: int, rank: int, name: str = name, rows: int = rows) -> np.ndarray:
-                return matrix_work(rows, C, heads * D, groups, rank, shared=True, joins=name == "k")
-
-            parts.append(self._part(("kept_heads", f"{name}_groups", "q_rank"), projection))
-        for fields, work in (
-            (
-                ("kept_heads", "post_attention_groups", "post_attention_rank"),
-                lambda heads, groups, rank: matrix_work(own, heads * D, C, groups, rank),
-            ),
-            (
-                ("intermediate_size", "intermediate_groups", "intermediate_rank"),
-                lambda width, groups, rank: matrix_work(own, C, width, groups, rank, joins=False),
-            ),
-            (
-                ("intermediate_size", "output_groups", "output_rank"),
-                lambda width, groups, rank: matrix_work(own, width, C, groups, rank),
-            ),
-            (("intermediate_size", "intermediate_act"), lambda width, act: feed_forward_rest(C, own, width, act)),
-        ):
-            parts.append(self._part(fields, work))
-        return parts
-
-    def _part(self, fields: tuple[str, ...], work: Callable[..., np.ndarray]) -> Part:
-        values = [self.table.space.choices[field] for field in fields]
-        prices = np.zeros([len(one) for one in values])
-        for place in itertools.product(*(range(len(one)) for one in values)):
-            chosen = [one[i] for one, i in zip(values, place, strict=True)]
-            if chosen[0]:  # heads or width: a half that is left out costs nothing
-                prices[place] = float(work(*chosen) @ self.table.prices)
-        return fields, torch.tensor(prices, dtype=torch.float32)
+    def _priced(self, kinds: Sequence[Surroundings]) -> dict[Surroundings, list[Part]]:
+        """The parts of a layer in each of some surroundings."""
+        choices = self.table.space.choices
+        found: dict[Surroundings, list[Part]] = {kind: [] for kind in kinds}
+        for fields, work in PARTS.items():
+            values = [choices[field] for field in fields]
+            rest = {field: own[0] for field, own in choices.items()}
+            points = [
+                self.table.space.fit({**rest, **dict(zip(fields, chosen, strict=True))})
+                for chosen in itertools.product(*values)
+            ]
+            for kind, parts in found.items():
+                asked = np.stack([work(kind, *(point[field] for field in fields)) for point in points])
+                prices = (asked @ self.table.prices).reshape([len(own) for own in values])
+                parts.append((fields, torch.tensor(prices, dtype=torch.float32)))
+        return found

@@ -16,18 +16,25 @@ _BODY = """
 {{ "%.2f"|format(found.timed.anchor_ms) }} ms, for a budget of {{ "%.3f"|format(found.budget) }}. Error of its states:
 {{ "%.4f"|format(found.errors.inherited) }} with the supernet's weights,
 {{ "%.4f"|format(found.errors.fitted) }} fitted anew{% if found.errors.healed is not none %},
-{{ "%.4f"|format(found.errors.healed) }} after healing{% endif %}; on text that nothing was chosen by.</p>
+{{ "%.4f"|format(found.errors.healed) }} after {{ found.healing.steps }} steps of healing{% endif %}; on text that
+nothing was chosen by.</p>
 <div class="scroll"><table class="texts">
 <tr><th>layer</th><th>heads</th><th>query</th><th>key</th><th>value</th><th>FFN1</th><th>width</th><th>activation</th>
 <th>FFN2</th><th>FFN3</th></tr>
 {% for row in found.layers %}<tr>{% for cell in row %}<td style="background: {{ cell.colour }}">{{ cell.text }}</td>
 {% endfor %}</tr>
 {% endfor %}</table></div>
+<p>Beside networks that anyone would try without a search, all with the supernet's weights and on the same text. Times
+are measured, and of other sizes than the budget: what is nearer to the dense model in less time is better.</p>
+<div class="scroll"><table class="texts">
+<tr><th>network</th><th>time</th><th>share of dense</th><th>error</th><th>parameters of blocks</th><th></th></tr>
+{% for row in found.compared %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
 <figure>{{ found.picture|safe }}
-<figcaption>Every network that was judged, by its predicted time and its error under the supernet's weights; the line
-joins those that none is better than. Circles are networks that were timed, at their measured time; the full one was
-taken. Named networks have the supernet's weights, and times of their own. Darker cells above have more
-weights.</figcaption></figure>
+<figcaption>Dots are the networks that were judged, by their predicted time and their error with the supernet's
+weights; the line joins those that none is better than, the Pareto front. All else is at its measured time: circles are
+networks that the search had timed, the full one was taken, and those with names are uniform ones. Darker cells above
+have more weights.</figcaption></figure>
 {% endfor %}
 <h2>How well latency is predicted</h2>
 <p>{{ accuracy }}</p>
@@ -43,7 +50,12 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
     options, latency = record["options"], record["latency"]
     accuracy = latency["accuracy"]
     found = {
-        name: {**one, "layers": _layers(one["shape"], record["hidden_size"]), "picture": _front(name, one)}
+        name: {
+            **one,
+            "layers": _layers(one["shape"], record["hidden_size"]),
+            "compared": _compared(one, record["dense"]["parameters"]),
+            "picture": _front(name, one),
+        }
         for name, one in record["found"].items()
     }
     page = render(
@@ -51,8 +63,10 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
         f"Networks searched in {Path(record['checkpoint']).name}",
         width=70,
         intro=(
-            f"Engine {options['engine']}; threads: {options['threads']}; {options['tokens']} tokens; method "
-            f"{options['method']}, {options['steps']} steps of supernet training."
+            f"Engine {options['engine']}; threads: {options['threads']}; {options['tokens']} tokens, "
+            f"{'the first one' if options['reads'] == 'first' else 'all'} read of the last layer; method "
+            f"{options['method']}, {options['steps']} steps of supernet training. "
+            f"{record['text']['sequences']} sequences of {record['text']['tokens']} tokens of text."
         ),
         found=found,
         accuracy=(
@@ -68,6 +82,26 @@ def write_report(record: Mapping[str, Any], path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(page, encoding="utf-8")
     part.replace(path)
+
+
+def _taken(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The network that was taken, as it was timed beside others."""
+    timed = [row for one in found["rounds"] for row in one]
+    return next(row for row in timed if row["shape"] == found["shape"])
+
+
+def _compared(found: Mapping[str, Any], dense: int) -> list[list[str]]:
+    """The network that was found and uniform ones, fastest first, and what the first has over the others."""
+    own = {**_taken(found), "error": found["judged"], "parameters": found["parameters"]}
+    rows = []
+    for name, one in sorted({"found": own, **found["controls"]}.items(), key=lambda item: item[1]["ratio"]):
+        told = ""
+        if name != "found":
+            speed = "faster" if own["ratio"] < one["ratio"] else "slower"
+            told = f"found: {speed}, {'nearer' if own['error'] < one['error'] else 'farther'}"
+        share = f"{one['parameters'] / 1e6:.1f} M ({one['parameters'] / dense:.0%})"
+        rows.append([name, f"{one['ms']:.2f} ms", f"{one['ratio']:.3f}", f"{one['error']:.4f}", share, told])
+    return rows
 
 
 def _layers(shape: Mapping[str, Any], hidden: int) -> list[list[dict[str, str]]]:
@@ -107,23 +141,24 @@ def _front(name: str, found: Mapping[str, Any]) -> str:
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(8, 4.6))
         times, errors = zip(*found["seen"], strict=True)
-        axes.scatter(times, errors, s=7, color="#9bb7cf", label="judged")
+        axes.scatter(times, errors, s=7, color="#9bb7cf", label="judged (predicted)")
         axes.plot(*zip(*found["front"], strict=True), color="#1f4e79", linewidth=1.5, label="front")
-        for number, (label, (ratio, error)) in enumerate(found["controls"].items()):
-            axes.scatter([ratio], [error], marker="xD^vs*"[number % 6], s=34, color="#b4532a", label=label)
+        for number, (label, one) in enumerate(found["controls"].items()):
+            place = [one["ratio"]], [one["error"]]
+            axes.scatter(*place, marker="xD^vs*"[number % 6], s=34, color="#b4532a", label=f"{label} (measured)")
         timed = [row for one in found["rounds"] for row in one]
         places = [row["ratio"] for row in timed], [row["judged"] for row in timed]
-        axes.scatter(*places, marker="o", s=36, facecolors="none", edgecolors="#000", label="timed")
-        taken = next(row["ratio"] for row in timed if row["shape"] == found["shape"])
-        axes.scatter([taken], [found["judged"]], marker="o", s=60, color="#000", label="taken")
+        axes.scatter(*places, marker="o", s=36, facecolors="none", edgecolors="#000", label="found (measured)")
+        taken = [_taken(found)["ratio"]], [found["judged"]]
+        axes.scatter(*taken, marker="o", s=60, color="#000", label="taken (measured)")
         axes.axvline(found["budget"], color="#777", linestyle=":", linewidth=1, label="budget")
-        axes.set_xlabel("time, as a share of the dense network's (predicted)")
+        axes.set_xlabel("time, as a share of the dense network's")
         axes.set_ylabel("error of the states, relative to variance")
         axes.set_title(f"{name}: error against time", fontsize=11)
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
         axes.grid(alpha=0.25)
         figure.tight_layout()
-        return svg_of(figure, f"{name}: error of every judged network against its predicted time")
+        return svg_of(figure, f"{name}: error of every judged network against its time")
 
 
 def _predictions(rows: list[Mapping[str, float]], held_out: int) -> str:

@@ -6,12 +6,13 @@ exports and runs like any other model. Serves everything in this room.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from squeezebert.files.errors import OptionError
 from squeezebert.model.configuration import GROUP_FIELDS, QKV_RANKS, RANK_FIELDS, SqueezeBertConfig
 
 Shape = dict[str, Any]
@@ -44,25 +45,30 @@ class Space:
     choices: Mapping[str, tuple[Any, ...]]
     """Field of a shape -> what it can be in a layer, what the dense model has first. Query, key and value have one
     rank, `q_rank`."""
+    projected: bool = False
+    """Whether its embeddings are of other channels, and projected to those of its hidden states."""
 
     @classmethod
     def of(cls, config: SqueezeBertConfig) -> Space:
-        """The whole space of a dense model's sizes."""
-        C, heads, width = config.hidden_size, config.num_attention_heads, config.width(0)
-        ranks = tuple(dict.fromkeys(round(C * share / _STEP) * _STEP for share in RANKS))
-        own = config.hidden_act if config.intermediate_act is None else config.intermediate_act
-        own = own if isinstance(own, str) else own[0]
+        """The whole space of a dense model's sizes. Raises `OptionError` for a model that is narrowed already."""
+        C, heads, layers = config.hidden_size, config.num_attention_heads, range(config.num_hidden_layers)
+        _check_full("kept_heads", [config.heads(i) for i in layers], heads)
+        width, act = config.width(0), config.activation(0)
+        _check_full("intermediate_size", [config.width(i) for i in layers], width or "more than 0")
+        _check_full("intermediate_act", [config.activation(i) for i in layers], act)
+        # Groups keep whole heads each: 4 of them can, or 2, where the number of heads is a multiple
+        unit = next((unit for unit in (4, 2) if heads % unit == 0 and unit < heads), 1)
         choices: dict[str, tuple[Any, ...]] = {
-            "kept_heads": tuple(dict.fromkeys(round(heads * share) for share in HEADS)),
-            "intermediate_size": tuple(dict.fromkeys(round(width * share / _STEP) * _STEP for share in WIDTHS)),
-            "intermediate_act": tuple(dict.fromkeys((own, "relu"))),
-            "q_rank": ranks,
+            "kept_heads": _shares(heads, HEADS, unit, least=unit),
+            "intermediate_size": _shares(width, WIDTHS, _STEP),
+            "intermediate_act": tuple(dict.fromkeys((act, "relu"))),
+            "q_rank": _shares(C, RANKS, _STEP),
         }
         for groups, rank in zip(GROUP_FIELDS, RANK_FIELDS, strict=True):
             choices[groups] = tuple(g for g in GROUPS if C % g == 0 and width % g == 0)
             if rank not in QKV_RANKS:
-                choices[rank] = ranks
-        return cls(config.num_hidden_layers, C, C // heads, choices)
+                choices[rank] = choices["q_rank"]
+        return cls(config.num_hidden_layers, C, C // heads, choices, config.embedding_size != C)
 
     @property
     def dense(self) -> Shape:
@@ -119,12 +125,13 @@ class Space:
         return [{field: at(field, layer) for field in self.choices} for layer in range(self.layers)]
 
     def _shape(self, layers: list[dict[str, Any]]) -> Shape:
-        fitted = [self._fit(dict(layer)) for layer in layers]
+        fitted = [self.fit(layer) for layer in layers]
         shape: Shape = {field: [layer[field] for layer in fitted] for field in self.choices}
         return shape | {"k_rank": shape["q_rank"], "v_rank": shape["q_rank"], "shared_qkv_rank": True}
 
-    def _fit(self, layer: dict[str, Any]) -> dict[str, Any]:
-        """Make one layer's choices fit together, changing as little as can be."""
+    def fit(self, layer: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one layer's choices made to fit together, changed as little as can be."""
+        layer = dict(layer)
         C, A, F = self.hidden_size, layer["kept_heads"] * self.head_size, layer["intermediate_size"]
         for width, (own, *others) in ((A, _ATTENTION), (F, _FEED_FORWARD)):
             if not width:  # left out, and there is one way to say so
@@ -160,3 +167,19 @@ class Space:
     def uniform(self, **fields: Any) -> Shape:
         """A point whose layers are all alike: the dense one with some fields changed."""
         return self.repaired({**self.dense, **{name: [value] * self.layers for name, value in fields.items()}})
+
+
+def _shares(whole: int, shares: Sequence[float], unit: int, least: int = 0) -> tuple[int, ...]:
+    """The shares of a number in multiples of a unit, all but the number itself; none but 0 is below `least`."""
+    found = (
+        whole if share == 1 else max(round(whole * share / unit) * unit, least if share else 0) for share in shares
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _check_full(field: str, values: Sequence[Any], full: Any) -> None:
+    if any(value != full for value in values):
+        raise OptionError(
+            f"{field} = {list(values)}, expected {full} in every layer: this model is narrowed already, and what is "
+            "gone cannot be chosen: search from the model that it was made from"
+        )

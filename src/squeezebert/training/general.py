@@ -72,6 +72,7 @@ def distil_general(
     options: GeneralDistilOptions,
     *,
     command: str = "",
+    held_out: np.ndarray | None = None,
     report: Report = lambda line: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> GeneralDistilResult:
@@ -80,7 +81,8 @@ def distil_general(
     `teacher` is a SqueezeBERT of dense layers or any encoder of transformers, with the vocabulary that made `corpus`.
     The student is trained in place. `output` gets its checkpoint and tokenizer, `healing.jsonl` with a row for each
     save (as training goes), the milestones asked for, and last of all `healing.json` with what was done: a folder
-    that has it is complete. `command` is recorded there; `report` gets lines of progress.
+    that has it is complete. `command` is recorded there; `report` gets lines of progress. `held_out` are the sequences
+    that are measured on and never learned from, drawn as the options say when they are not given.
 
     A run that was killed is continued by the same call and ends with the same weights; with other options, models or
     text it is refused. Raises `FolderError` for an output that holds something else, and `OptionError` for models or
@@ -89,11 +91,11 @@ def distil_general(
     check_devices()
     check_fit(student, teacher, corpus, options)
     work = output / PROGRESS_FOLDER
-    fingerprint = _fingerprint(student, teacher, corpus, options)
+    fingerprint = _fingerprint(student, teacher, corpus, options, held_out)
     check_output(output, fingerprint, RECORD)
     transformers.set_seed(options.seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(corpus.folder / TOKENIZER)
-    training, held_out = _split(len(corpus), options)
+    training, held_out = _split(len(corpus), options, held_out)
     batches = Batches(corpus.lengths, training, options.batch_tokens, options.seed)
     report(
         f"{len(training)} sequences of {int(corpus.lengths[training].sum())} tokens to learn from, "
@@ -190,15 +192,28 @@ def _cached(student: Any, teacher: Any) -> tuple[int, int]:
     return student.config.num_hidden_layers, teacher.config.hidden_size
 
 
-def _fingerprint(student: Any, teacher: Any, corpus: Corpus, options: GeneralDistilOptions) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(options), corpus.digest], sort_keys=True).encode())
+def _fingerprint(
+    student: Any, teacher: Any, corpus: Corpus, options: GeneralDistilOptions, held_out: np.ndarray | None
+) -> str:
+    told = [asdict(options), corpus.digest, *([] if held_out is None else [held_out.tolist()])]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for model in (student, teacher):
         add_model(digest, model)
     return digest.hexdigest()
 
 
-def _split(sequences: int, options: GeneralDistilOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the sequences to train on, and of those held out."""
+def _split(
+    sequences: int, options: GeneralDistilOptions, held_out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the sequences to train on, and of those held out: those that are given, or else drawn ones."""
+    if held_out is not None:
+        training = np.setdiff1d(np.arange(sequences), held_out)
+        if not len(training) or not len(held_out):
+            raise OptionError(
+                f"the corpus has {sequences} sequences, {len(held_out)} of them held out: it takes one to learn from "
+                "and one to measure on"
+            )
+        return training, np.unique(held_out)
     if sequences < 2:
         raise OptionError(f"the corpus has {sequences} sequence: it takes one to learn from and one to measure on")
     order = np.random.default_rng(options.seed).permutation(sequences)

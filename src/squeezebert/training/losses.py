@@ -61,7 +61,7 @@ def hidden_loss(
 ) -> Tensor:
     """Mean squared difference of hidden states (B, T, C) over text, per layer relative to the teacher's variance.
 
-    With fewer layers in the student, the teacher's are taken evenly spaced; those that `learns` (see `learning_layers`)
+    With fewer layers in the student, the teacher's are taken evenly spaced; those that `learns`, of `learning_layers`,
     says no to are passed over. Raises `ValueError` when widths differ: then there is no difference to take.
     """
     if student[0].shape[-1] != teacher[0].shape[-1]:
@@ -78,8 +78,8 @@ def learning_layers(config: Any) -> list[bool]:
     """Return which layers of a student have a state of the teacher's to learn: all but those that are left out.
 
     A layer that is left out hands on what it is given. Compared with the teacher's layer of its number, it would pull
-    the layer before it from what that one is to learn. Only the last state, which is read, is always learned: where the
-    last layers are left out, the last one that is there learns it instead of its own.
+    the layer before it from what that one is to learn. Only the last state, which is read, is always learned: where
+    the last layers are left out, the last one that is there learns it instead of its own.
     """
     layers = range(config.num_hidden_layers)
     there = [not hasattr(config, "heads") or bool(config.heads(i) or config.width(i)) for i in layers]

@@ -428,3 +428,8 @@ def _matrices(block: Any, shared: bool) -> list[list[GroupedLinear]]:
 def _diagonal(W: Tensor, groups: int) -> list[Tensor]:
     rows, columns = W.shape[0] // groups, W.shape[1] // groups
     return [W[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(groups)]
+
+
+def parameters(model: Any) -> int:
+    """Return the number of parameters of a model's blocks, the embeddings left out."""
+    return sum(p.numel() for p in model.base_model.encoder.parameters())

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from squeezebert.data.corpus import Corpus, tokenise_corpus, tokenizer_hash
+from squeezebert.data.corpus import Corpus, tokenizer_hash
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import DivergedError, OptionError
 from squeezebert.files.lock import only_run
@@ -32,13 +32,14 @@ from squeezebert.training.general import LOG, check_fit, distil_general
 from squeezebert.training.general import RECORD as HEALED
 from squeezebert.training.options import GeneralDistilOptions, ShapeOptions
 from squeezebert.training.regroup import find_orders, input_variances, reorder
-from squeezebert.training.rescore import carry_record, held_out_texts
+from squeezebert.training.rescore import carry_record
 from squeezebert.training.runs import save_model
 from squeezebert.training.shapes import check_shape, choose_shape, describe_shape
-from squeezebert.training.squeeze import MatrixError, calibration_batches, squeeze
+from squeezebert.training.squeeze import MatrixError, calibration_batches, parameters, squeeze
 from squeezebert.training.stepping import MILESTONES
 from squeezebert.training.teacher import load_teacher
 from squeezebert.training.trainer import duration
+from squeezebert.training.unlabelled import read_text
 from squeezebert.workflows.options import SqueezePlaces
 from squeezebert.workflows.squeezed import RECORD, card, summary
 from squeezebert.workflows.squeezing import Workshop
@@ -108,12 +109,7 @@ def _squeeze(
         **({} if other is None else {"teacher": _digest(other)}),
     }
     workshop.claim(options, command, places.overwrite, report)
-    corpus = _read_text(places, tokenizer, dense, workshop.folder / "text", healing.seed, report)
-    if corpus.firsts is not None and dense.config.type_vocab_size < 2:
-        raise OptionError(
-            f"--text: it has pairs of texts, and {places.checkpoint} knows one text at a time (type_vocab_size "
-            f"{dense.config.type_vocab_size}): give texts alone, or name one column with --column"
-        )
+    corpus = read_text(places, tokenizer, dense.config, workshop.folder / "text", healing.seed, report)
     workshop.claim({**options, "corpus": corpus.digest}, command, places.overwrite, report)
     if places.heal:
         subject = _learner(dense, healing)
@@ -174,11 +170,6 @@ def max_groups(shape: dict[str, Any], *widths: int) -> int:
     return max((n for n in numbers if n and not any(width % n for width in widths)), default=1)
 
 
-def parameters(model: Any) -> int:
-    """Return the number of parameters of a model's blocks, the embeddings left out."""
-    return sum(p.numel() for p in model.base_model.encoder.parameters())
-
-
 def _other_teacher(places: SqueezePlaces, tokenizer: Any, healing: GeneralDistilOptions) -> Any:
     """Load the teacher that is not the dense model itself, if there is to be one."""
     if places.teacher is None:
@@ -191,26 +182,6 @@ def _other_teacher(places: SqueezePlaces, tokenizer: Any, healing: GeneralDistil
             "to 0 and --relation-weight above 0"
         )
     return load_teacher(places.teacher, tokenizer)
-
-
-def _read_text(places: SqueezePlaces, tokenizer: Any, dense: Any, folder: Path, seed: int, report: Report) -> Corpus:
-    evaluated = held_out_texts(Path(places.checkpoint))
-    corpus = tokenise_corpus(
-        places.text,
-        tokenizer,
-        folder,
-        max_length=min(places.max_length, dense.config.max_position_embeddings),
-        text=places.column,
-        encoding=places.encoding,
-        seed=seed,
-        vocab_size=dense.config.vocab_size,
-        leave_out=evaluated,
-        report=report,
-    )
-    left_out = corpus.manifest.get("left_out", 0)  # one that an earlier version tokenised has no such line
-    if left_out:
-        report(f"{left_out} texts are left out: {places.checkpoint} is evaluated on them")
-    return corpus
 
 
 def _convert(
