@@ -113,10 +113,10 @@ def searches(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def runs(options: argparse.Namespace) -> dict[str, Any]:
     """What the searches found, without each network that was looked at."""
-    kept = ("budget", "shape", "timed", "start", "errors", "controls", "measured_controls")
+    kept = ("budget", "shape", "parameters", "timed", "start", "errors", "controls")
     told = {}
     for method, record in searches(options).items():
-        found = {name: {key: one[key] for key in kept if key in one} for name, one in record["found"].items()}
+        found = {name: {key: one[key] for key in kept} for name, one in record["found"].items()}
         about = {name: record[name] for name in ("options", "text", "latency", "seconds", "machine", "versions")}
         told[method] = {**about, "found": found}
     return {"methods": told}
