@@ -20,6 +20,7 @@ from squeezebert.export.checkpoint import read_checkpoint
 from squeezebert.files.errors import DivergedError
 from squeezebert.model import SqueezeBertModel
 from squeezebert.search import finding, job, latency
+from squeezebert.search.finding import time_network
 from squeezebert.search.learning import GumbelLearner, SandwichLearner
 from squeezebert.search.space import Shape, Space
 from squeezebert.training import general
@@ -229,6 +230,29 @@ def test_networks_that_take_longer_than_predicted_are_not_taken(
     monkeypatch.setattr(finding, "time_network", lambda *given: {"ms": 9.6, "anchor_ms": 10.0, "ratio": 0.96})
     assert run(base, "--text", text, "--budget-ratio", 0.8, *FAST, "--output", tmp_path / "late") == 0
     assert "warning: that is 20% over the budget" in capsys.readouterr().err
+
+
+def test_the_network_is_timed_beside_the_dense_one(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the scales that an export finds for each, on texts without their padding."""
+    dense = SqueezeBertModel.from_pretrained(base).eval()
+    space = Space.of(dense.config)
+    empty = SqueezeBertModel(space.config(space.empty, dense.config)).eval()
+    seen: list[list[tuple[int, ...]]] = []
+    real = finding.find_scales
+
+    def noting(model: Any, inputs: Any) -> Any:
+        seen.append([tuple(ids.shape) for ids, _ in inputs])
+        return real(model, inputs)
+
+    monkeypatch.setattr(finding, "find_scales", noting)
+    ids = torch.ones(2, 16, dtype=torch.long)
+    mask = torch.tensor([[1] * 16, [1] * 5 + [0] * 11])
+    for reads in ("first", "all"):
+        target = latency.Target(tokens=16, reads=reads)
+        found = time_network(empty, dense, target, [(ids, mask, 0 * ids)])
+        assert 0 < found["ms"] < found["anchor_ms"]
+        assert found["ratio"] < 0.9
+    assert seen == [[(1, 16), (1, 5)]] * 4
 
 
 def test_the_time_of_a_killed_search_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
