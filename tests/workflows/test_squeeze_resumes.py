@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from dense_models import bert, classifier, text_file
 from squeezebert.cli import main
-from squeezebert.training import general
+from squeezebert.training import general, unlabelled
 from squeezebert.training.healing import GeneralTrainer
 from squeezebert.training.runs import begin
 from squeezebert.workflows import squeeze
@@ -70,8 +70,8 @@ def bomb(monkeypatch, owner, name, after, calls=1):
 
 
 PLACES = [
-    (squeeze, "tokenise_corpus", False, 1),
-    (squeeze, "tokenise_corpus", True, 1),
+    (unlabelled, "tokenise_corpus", False, 1),
+    (unlabelled, "tokenise_corpus", True, 1),
     (squeeze, "find_orders", True, 1),
     (squeeze, "save_model", False, 1),
     (squeeze, "save_model", True, 1),
