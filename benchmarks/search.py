@@ -58,7 +58,7 @@ from squeezebert.training.squeeze import convert
 WITHIN = 0.03  # of the searched network's time: what counts as equal
 REPEATS = 5
 ATTEMPTS = 3  # at bringing all controls to the leader's time
-TURNS = 96  # beside the anchor, for the time that a control is brought to: off by about 1 %
+TURNS = 96  # beside the anchor, for the time that a control is brought to
 RANDOM = 16
 
 
@@ -195,8 +195,10 @@ def started(teacher: Any, shape: Shape, nested: Any, batches: Any) -> Any:
     can have an order made for that number, as `squeeze` makes it.
     """
     numbers = {g for field, values in shape.items() if field in GROUP_FIELDS for g in values if g > 1}
-    dense = [nested, *(reordered(teacher, numbers.pop(), batches) for _ in range(len(numbers) == 1))]
-    return min((convert(one, shape, batches) for one in dense), key=lambda made: state_error(teacher, made, batches))
+    orders = [nested]
+    if len(numbers) == 1:
+        orders.append(reordered(teacher, numbers.pop(), batches))
+    return min((convert(one, shape, batches) for one in orders), key=lambda made: state_error(teacher, made, batches))
 
 
 def tasks(options: argparse.Namespace) -> None:

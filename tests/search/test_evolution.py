@@ -12,7 +12,7 @@ from test_latency import TARGET, measured
 from test_space import points, space
 
 from squeezebert.files.errors import OptionError
-from squeezebert.search import evolution
+from squeezebert.search import progress
 from squeezebert.search.evolution import Judged, Record, check_budget, evolve, fitted, front, ranked
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.space import Shape
@@ -72,15 +72,19 @@ def test_another_seed_searches_elsewhere(table: LatencyTable, tmp_path: Path) ->
 
 def test_what_takes_long_is_told_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(evolution, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     said: list[str] = []
-    progress = evolution.Progress("judging networks:", 40, said.append)
+    judging = progress.Progress("judging networks:", 40, said.append)
     for done in range(1, 41):
         now[0] += 6.0
-        progress.told(done)
+        judging.told(done)
     assert said[:2] == ["judging networks: 4 of 40, about 4 min left", "judging networks: 8 of 40, about 3 min left"]
     assert said[-1] == "judging networks: 40 of 40"
     assert len(said) == 10
+    again = progress.Progress("judging networks:", 40, said.append, before=30)
+    now[0] += 60.0
+    again.told(31, ", error 0.1")
+    assert said[-1] == "judging networks: 31 of 40, error 0.1, about 9 min left"
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,8 @@ def test_choices_go_where_their_price_sends_them(
 def test_prices_add_up_to_the_table(supernet: Supernet, table: LatencyTable) -> None:
     generator = np.random.default_rng(4)
     shapes = [supernet.space.dense, supernet.space.empty, *(supernet.space.random(generator) for _ in range(60))]
-    for projected, reads in ((False, "first"), (False, "all"), (True, "first"), (True, "all")):
-        told = LatencyTable(
-            replace(table.space, projected=projected), replace(table.target, reads=reads), table.rows, 0
-        )
+    for reads in ("first", "all"):
+        told = LatencyTable(table.space, replace(table.target, reads=reads), table.rows, 0)
         told.prices = told.prices + 1e-7  # for each thing, so that it counts
         prices = Prices(told)
         for shape in shapes:
@@ -157,7 +155,7 @@ def test_prices_add_up_to_the_table(supernet: Supernet, table: LatencyTable) -> 
 
 
 def test_the_expected_price_is_the_mean_over_networks_that_are_drawn(supernet: Supernet, table: LatencyTable) -> None:
-    told, space = LatencyTable(replace(table.space, projected=True), table.target, table.rows, 0), supernet.space
+    told, space = LatencyTable(table.space, table.target, table.rows, 0), supernet.space
     told.prices = told.prices + 1e-7
     generator = np.random.default_rng(5)
     chances = [{f: generator.dirichlet(np.ones(len(v))) for f, v in space.choices.items()} for _ in range(2)]

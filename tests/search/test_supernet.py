@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from test_space import base, points, space
 
-from squeezebert.model import SqueezeBertModel
+from squeezebert.model import SqueezeBertConfig, SqueezeBertModel
+from squeezebert.model.configuration import GROUP_FIELDS
+from squeezebert.search.space import Space
 from squeezebert.search.supernet import Supernet, _input_moments, _pair_up, nested_order
 from squeezebert.training.shapes import paper_shape
 
@@ -129,3 +133,25 @@ def test_neighbours_are_those_with_most_between_them() -> None:
     pairs = [frozenset(order[i : i + 2]) for i in range(0, 8, 2)]
     assert set(pairs) == {frozenset(p) for p in ((0, 5), (1, 6), (2, 7), (3, 4))}
     assert {frozenset(order[:4]), frozenset(order[4:])} == {frozenset((0, 5, 1, 6)), frozenset((2, 7, 3, 4))}
+
+
+def test_a_supernet_takes_what_the_page_says() -> None:
+    """4 bytes a weight; beside those that learn, a gradient and two moments."""
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\((\d+) layers of (\d+)\) \| (\d+) M \| ([\d.]+) GB \| ([\d.]+) GB \| ([\d.]+) GB \|", page)
+    assert len(rows) == 2
+    for layers, channels, *told in rows:
+        sizes = {
+            "num_hidden_layers": int(layers),
+            "hidden_size": int(channels),
+            "intermediate_size": 4 * int(channels),
+        }
+        config = SqueezeBertConfig(**sizes, num_attention_heads=12, **dict.fromkeys(GROUP_FIELDS, 1))
+        with torch.device("meta"):
+            model = SqueezeBertModel(config)
+            made = Supernet(model, Space.of(config))
+        learn = sum(one.numel() for one in made.parameters() if one.requires_grad)
+        kept = sum(one.numel() for one in made.state_dict().values())
+        found = (learn / 1e6, 16 * learn / 1e9, (4 * kept + 8 * learn) / 1e9, 4 * kept / 1e9)
+        assert [float(one) for one in told] == pytest.approx(found, rel=0.03)
+        assert 4.5 < learn / sum(one.numel() for one in model.encoder.parameters()) < 5.5

@@ -23,7 +23,7 @@ from squeezebert.export.exporter import DISABLED_OPTIMIZERS, MODEL_PATHS
 from squeezebert.export.graph import INPUTS, write_graph
 from squeezebert.export.options import ExportOptions
 from squeezebert.export.quantize import quantize_graph, unadvised
-from squeezebert.export.smoothing import BlockScales, made_up_scales
+from squeezebert.export.smoothing import BlockScales
 from squeezebert.files.manifest import Precision
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from squeezebert.model.configuration import GROUP_FIELDS
@@ -36,14 +36,10 @@ def bert_base_config(labels: int = 2) -> SqueezeBertConfig:
     return SqueezeBertConfig(**options)
 
 
-def write_baseline(config: SqueezeBertConfig, folder: Path, smooth: bool = False) -> dict[str, TimedFile]:
-    """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files.
-
-    `smooth` writes int8 with as many scales as an export of a trained model of this shape has.
-    """
+def write_baseline(config: SqueezeBertConfig, folder: Path) -> dict[str, TimedFile]:
+    """Write a classifier of random weights in fp32 and int8, in the same graph form as ours, and return the files."""
     torch.manual_seed(0)
-    model = SqueezeBertForSequenceClassification(config)
-    return write_ours(model, folder, made_up_scales(model) if smooth else None)
+    return write_ours(SqueezeBertForSequenceClassification(config), folder)
 
 
 def write_ours(
@@ -63,10 +59,12 @@ def write_ours(
     if "fp32" in paths:
         write_graph(model, paths["fp32"], opset)
     if "int8" in paths:
-        source = folder / "smooth.onnx"
-        write_graph(model, source, opset, scales)
+        source = paths["fp32"] if scales is None and "fp32" in paths else folder / "smooth.onnx"
+        if source not in paths.values():
+            write_graph(model, source, opset, scales)
         quantize_graph(source, paths["int8"])
-        source.unlink()
+        if source not in paths.values():
+            source.unlink()
     return {name: TimedFile(path, DISABLED_OPTIMIZERS) for name, path in paths.items()}
 
 

@@ -72,8 +72,8 @@ def compare(
     """Time every thing in `warmup + turns` turns, each time right after `anchor`, and take the middle of the ratios.
 
     For ratios that are to be trusted to a few percent. Where a machine's speed changes within a second, the medians of
-    all runs compare a thing's fast seconds with an anchor's slow ones: on a shared machine that was off by up to 20 %.
-    There, the ratio of one turn is off by 10 %, and the middle of 32 by 2 %. Raises `ValueError` for no turn or run.
+    all runs compare a thing's fast seconds with an anchor's slow ones; within a turn both have the same. Raises
+    `ValueError` for no turn or run.
     """
     if turns < 1 or burst < 1:
         raise ValueError(f"turns = {turns}, burst = {burst}: at least 1 is needed")

@@ -8,7 +8,6 @@ ever judged.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,8 @@ import numpy as np
 
 from squeezebert.files.errors import OptionError
 from squeezebert.search.latency import LatencyTable
+from squeezebert.search.progress import Progress
 from squeezebert.search.space import Shape, Space
-from squeezebert.training.trainer import duration
 
 Report = Callable[[str], None]
 # What is within the budget: no more than it, and not so much less that time is given away
@@ -26,7 +25,6 @@ _LEAST = 0.9
 _PARENTS = 1 / 3
 _RANDOM = 400  # draws for a first network that fits
 _TRIES = 60  # for a child that fits
-_SAID = 20.0  # seconds between lines of progress
 
 
 @dataclass(frozen=True)
@@ -75,22 +73,6 @@ class Record:
         part = self.path.with_name(f".{self.path.name}.part")
         part.write_text("".join(map(_line, self.found.values())), encoding="utf-8")
         part.replace(self.path)
-
-
-class Progress:
-    """Says now and then how far a stage is, and how long the rest of it takes."""
-
-    def __init__(self, what: str, total: float, report: Report) -> None:
-        self.what, self.total, self.report = what, total, report
-        self.began = self.said = time.monotonic()
-
-    def told(self, done: float, more: str = "", *, surely: bool = False) -> None:
-        """Say that `done` of the total is done: `surely`, or where nothing was said for a while."""
-        now = time.monotonic()
-        if surely or now - self.said > _SAID:
-            self.said = now
-            left = duration((now - self.began) / done * (self.total - done))
-            self.report(f"{self.what} {done:g} of {self.total:g}{more}" + f", about {left} left" * (done < self.total))
 
 
 def evolve(

@@ -24,10 +24,11 @@ from squeezebert.export.smoothing import find_scales
 from squeezebert.files.atomic import new_folder
 from squeezebert.files.errors import DivergedError, FolderError
 from squeezebert.model import SqueezeBertModel
-from squeezebert.search.evolution import Judged, Progress, Record, evolve, fitted, front, key_of, ranked
+from squeezebert.search.evolution import Judged, Record, evolve, fitted, front, key_of, ranked
 from squeezebert.search.latency import LatencyTable, Target, measure_ratios, write_network
 from squeezebert.search.learning import GumbelLearner, Judge, Learner
 from squeezebert.search.options import SearchOptions
+from squeezebert.search.progress import Progress
 from squeezebert.search.space import Shape, Space
 from squeezebert.training.checkpoint import carry_pooling
 from squeezebert.training.general import LOG, distil_general

@@ -30,6 +30,7 @@ from squeezebert.files.errors import FolderError, OptionError
 from squeezebert.files.machine import describe_machine, package_versions
 from squeezebert.files.manifest import Precision
 from squeezebert.model import SqueezeBertConfig, SqueezeBertForSequenceClassification, SqueezeBertModel
+from squeezebert.search.progress import Progress
 from squeezebert.search.space import Shape, Space
 
 Engine = Literal["onnx-int8", "onnx-fp32"]
@@ -62,11 +63,6 @@ class Target:
         for field in ("threads", "tokens"):
             if getattr(self, field) < 1:
                 raise OptionError(f"--{field} {getattr(self, field)}: expected 1 or more")
-
-    @property
-    def smooth(self) -> bool:
-        """Whether channels that stand out are scaled in what the exporter writes for it."""
-        return ENGINES[self.engine] == "int8"
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class LatencyTable:
 
     def work(self, shape: Shape) -> np.ndarray:
         """What a network's graph asks for in its engine."""
-        return work_of(self.space, shape, self.target.tokens, self.target.reads, self.target.smooth)
+        return work_of(self.space, shape, self.target.tokens, self.target.reads)
 
     def ratio(self, shape: Shape) -> float:
         """The predicted time of a network, as a multiple of the anchor's."""
@@ -171,7 +167,7 @@ def write_network(
     """
     precision = ENGINES[target.engine]
     written: Model = _classifier(model) if target.reads == "first" else model
-    return write_ours(written, folder, scales if target.smooth else None, [precision])[precision]
+    return write_ours(written, folder, scales, [precision])[precision]
 
 
 def _classifier(encoder: SqueezeBertModel) -> SqueezeBertForSequenceClassification:
@@ -205,6 +201,7 @@ def build_table(
     shapes = [space.dense, space.empty]
     while len(shapes) < networks + held_out:
         shapes.append(space.random(generator))
+    progress = Progress("latency table: network", len(shapes), report, len(rows))
     for start in range(len(rows), len(shapes), _TOGETHER):
         some = {str(i): shapes[i] for i in range(start, min(start + _TOGETHER, len(shapes)))}
         found = measure_ratios(some, space, base, target)
@@ -212,7 +209,7 @@ def build_table(
         part = path.with_name(f".{path.name}.part")
         part.write_text(json.dumps({**about, "rows": rows}) + "\n", encoding="utf-8")
         part.replace(path)
-        report(f"latency table: {len(rows)} of {len(shapes)} networks timed")
+        progress.told(len(rows), surely=True)
     return LatencyTable(space, target, rows, held_out)
 
 
@@ -255,10 +252,11 @@ def _short(value: Any) -> str:
 
 # --- the work of a network -------------------------------------------------------------------------------
 
-# Products are those with weights; joined is what split and join nodes write; smoothed are channels times a scale
+# Products are those with weights; joined is what split and join nodes write. What int8's scales cost is in the prices
+# of normalisation and activation: they multiply what those write
 WORK = (
     *("products", "multiply-adds", "inputs read", "outputs written", "weights read"),
-    *("channels joined", "scores", "gelu", "relu", "normalised", "smoothed", "network"),
+    *("channels joined", "scores", "gelu", "relu", "normalised", "network"),
 )
 
 
@@ -273,8 +271,6 @@ class Surroundings(NamedTuple):
     """Tokens of the text."""
     first_only: bool
     """Whether the first token's state alone is asked for: keys and values are still those of all."""
-    smooth: bool
-    """Whether channels that stand out are scaled."""
 
     @property
     def rows(self) -> int:
@@ -282,41 +278,26 @@ class Surroundings(NamedTuple):
         return 1 if self.first_only else self.tokens
 
 
-def work_of(space: Space, shape: Shape, tokens: int, reads: Reads = "first", smooth: bool = False) -> np.ndarray:
+def work_of(space: Space, shape: Shape, tokens: int, reads: Reads = "first") -> np.ndarray:
     """What a network's graph asks for, in the order of `WORK`; the sum over the `PARTS` of its layers.
 
     Where the first token alone is read, the last block computes its queries and all that follows for one row.
     """
     total = np.zeros(len(WORK))
     total[-1] = 1.0
-    unscaled = space.projected and smooth
-    for layer, around in enumerate(surroundings(space, tokens, reads, smooth)):
+    for layer, around in enumerate(surroundings(space, tokens, reads)):
         for fields, work in PARTS.items():
             total += work(around, *(shape[field][layer] for field in fields))
-        if unscaled and (shape["kept_heads"][layer] or shape["intermediate_size"][layer]):
-            total[SMOOTHED] -= not_smoothed(around)
-            unscaled = False
     return total
 
 
-def surroundings(space: Space, tokens: int, reads: Reads, smooth: bool) -> list[Surroundings]:
+def surroundings(space: Space, tokens: int, reads: Reads) -> list[Surroundings]:
     """Those of each layer."""
     last = space.layers - 1
     return [
-        Surroundings(space.hidden_size, space.head_size, tokens, reads == "first" and layer == last, smooth)
+        Surroundings(space.hidden_size, space.head_size, tokens, reads == "first" and layer == last)
         for layer in range(space.layers)
     ]
-
-
-SMOOTHED = WORK.index("smoothed")
-
-
-def not_smoothed(around: Surroundings) -> int:
-    """Channels that the first layer with anything in it does not scale back, where embeddings are projected.
-
-    A projection stands between the LayerNorm that would scale its input and the layer.
-    """
-    return around.rows * around.hidden_size
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -325,7 +306,7 @@ def _attention_work(around: Surroundings, heads: int, q: int, k: int, v: int, ra
     work = _nothing()
     if not heads:
         return _vector(work)
-    C, D, T, _, smooth = around
+    C, D, T, _ = around
     rows, A = around.rows, heads * D
     x = _Channels(work, T, C)
     own = _Channels(work, rows, C) if around.first_only else x
@@ -337,7 +318,6 @@ def _attention_work(around: Surroundings, heads: int, q: int, k: int, v: int, ra
     work["multiply-adds"] += heads * rows * T * (2 * D + 1)
     work["scores"] += heads * rows * T
     work["normalised"] += rows * C
-    work["smoothed"] += rows * C if smooth else 0
     return _vector(work)
 
 
@@ -367,7 +347,6 @@ def _activation_work(around: Surroundings, F: int, act: str) -> np.ndarray:
     if F:
         work[act if act in WORK else "gelu"] += rows * F
         work["normalised"] += rows * C
-        work["smoothed"] += rows * (C + F) if around.smooth else 0
     return _vector(work)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from squeezebert.model import SqueezeBertModel
 from squeezebert.search.latency import LatencyTable
 from squeezebert.search.options import SearchOptions, rows_of_weights
 from squeezebert.search.prices import Prices
+from squeezebert.search.progress import Progress
 from squeezebert.search.space import Shape, Space
 from squeezebert.search.supernet import Gates, Supernet
 from squeezebert.training.healing import tensors
@@ -297,16 +297,10 @@ def train(learner: Learner, corpus: Corpus, rows: np.ndarray, folder: Path, repo
         if learner.step:
             report(f"supernet: going on after step {learner.step}")
     learner.supernet.train(False)  # no dropout, which the embeddings would have
-    began, first, said = time.monotonic(), learner.step, time.monotonic()
+    progress = Progress("supernet: step", options.steps, report, learner.step)
     while learner.step < options.steps:
         learner.take(tensors(corpus, (others if learner.learns_choices else batches)[learner.step]))
-        now = time.monotonic()
-        if now - said > 20 or learner.step == options.steps:
-            said = now
-            left = (now - began) / (learner.step - first) * (options.steps - learner.step)
-            report(
-                f"supernet: step {learner.step} of {options.steps}, loss {learner.loss:.4f}, {left / 60:.0f} min left"
-            )
+        progress.told(learner.step, f", loss {learner.loss:.4f}", surely=learner.step == options.steps)
         if learner.step % options.save_every == 0 or learner.step == options.steps:
             part = folder / f".{SAVE}.part"
             torch.save(learner.state(), part)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squeezebert.search.latency import PARTS, SMOOTHED, LatencyTable, Surroundings, not_smoothed, surroundings
+from squeezebert.search.latency import PARTS, LatencyTable, Surroundings, surroundings
 from squeezebert.search.supernet import Gates
 
 Part = tuple[tuple[str, ...], Tensor]
@@ -27,31 +27,21 @@ class Prices:
         space, target = table.space, table.target
         self.table = table
         self.fixed = float(table.prices[-1])
-        layers = surroundings(space, target.tokens, target.reads, target.smooth)
+        layers = surroundings(space, target.tokens, target.reads)
         # All layers but the last are alike
         priced = self._priced(list(dict.fromkeys(layers)))
         self.layers = [priced[around] for around in layers]
-        price = float(table.prices[SMOOTHED]) if space.projected and target.smooth else 0.0
-        self.unscaled = [price * not_smoothed(around) for around in layers]
 
     def expected(self, gates: Sequence[Gates]) -> Tensor:
         """The expected ratio of a network whose choices have these probabilities."""
-        total, nothing_yet = torch.tensor(self.fixed), torch.tensor(1.0)
-        for parts, own, unscaled in zip(self.layers, gates, self.unscaled, strict=True):
+        total = torch.tensor(self.fixed)
+        for parts, own in zip(self.layers, gates, strict=True):
             for fields, prices in parts:
                 left = prices
                 for field in fields:
                     left = torch.tensordot(own[field], left, dims=1)
                 total = total + left
-            if unscaled:  # the first layer that is there saves it
-                nothing = nothing_yet * self._left_out(own, "kept_heads") * self._left_out(own, "intermediate_size")
-                total = total - unscaled * (nothing_yet - nothing)
-                nothing_yet = nothing
         return total
-
-    def _left_out(self, own: Gates, field: str) -> Tensor:
-        values = self.table.space.choices[field]
-        return own[field][values.index(0)] if 0 in values else torch.tensor(0.0)
 
     def _priced(self, kinds: Sequence[Surroundings]) -> dict[Surroundings, list[Part]]:
         """The parts of a layer in each of some surroundings."""

@@ -45,8 +45,6 @@ class Space:
     choices: Mapping[str, tuple[Any, ...]]
     """Field of a shape -> what it can be in a layer, what the dense model has first. Query, key and value have one
     rank, `q_rank`."""
-    projected: bool = False
-    """Whether its embeddings are of other channels, and projected to those of its hidden states."""
 
     @classmethod
     def of(cls, config: SqueezeBertConfig) -> Space:
@@ -68,7 +66,7 @@ class Space:
             choices[groups] = tuple(g for g in GROUPS if C % g == 0 and width % g == 0)
             if rank not in QKV_RANKS:
                 choices[rank] = choices["q_rank"]
-        return cls(config.num_hidden_layers, C, C // heads, choices, config.embedding_size != C)
+        return cls(config.num_hidden_layers, C, C // heads, choices)
 
     @property
     def dense(self) -> Shape:
